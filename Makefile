@@ -1,0 +1,81 @@
+# Every target that the README, the hooks and CI call. `make help` lists them.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python -m
+PYTEST := $(RUN) pytest
+STAMP := $(VENV)/.setup
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  %-14s %s\n", $$1, $$2}'
+
+.PHONY: setup
+setup: $(STAMP) ## Create .venv with everything the other targets need, Triton's own environment too
+
+$(STAMP): requirements.lock pyproject.toml deploy/triton/requirements.lock
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	$(BIN)/driftline setup --model minilm-l6-int8 --model hashing --model hashing-64
+	@touch $@
+
+.PHONY: demo
+demo: setup ## Index Python's own documentation and search it: the whole system in some minutes
+	$(BIN)/python -m driftline.cli.demo
+
+.PHONY: lint
+lint: setup ## Format check, lint, types, import rules, protos
+	$(BIN)/ruff format --check services tests
+	$(BIN)/ruff check services tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	cd protos && ../$(BIN)/buf lint
+
+.PHONY: format
+format: setup ## Format the code
+	$(BIN)/ruff format services tests
+	$(BIN)/ruff check --fix services tests
+
+.PHONY: protos
+protos: setup ## Generate services/driftline/wire from protos/
+	$(RUN) grpc_tools.protoc -Idriftline/wire=protos/driftline --python_out=services --pyi_out=services \
+		--grpc_python_out=services $(wildcard protos/driftline/v1/*.proto)
+
+.PHONY: test
+test: lint ## Lint, unit, contract, integration and end-to-end tests on local servers
+	$(PYTEST) tests/unit tests/wire tests/contract tests/integration tests/e2e
+
+.PHONY: test-unit
+test-unit: setup ## The tests that need no server
+	$(PYTEST) tests/unit tests/wire
+
+.PHONY: test-full
+test-full: setup ## Contract, integration, end-to-end, parity and fault tests on Apache Kafka and Redis 7
+	DRIFTLINE_TEST_STACK=full $(PYTEST) tests/contract tests/integration tests/e2e tests/faults
+
+.PHONY: bench
+bench: setup ## Measure throughput, latency and freshness; writes docs/benchmarks.md
+	$(RUN) tests.bench
+
+.PHONY: coverage
+coverage: setup ## Unit and integration tests with coverage
+	$(RUN) coverage erase
+	$(RUN) coverage run -m pytest tests/unit tests/wire tests/contract
+	$(RUN) coverage combine && $(RUN) coverage report --skip-covered --sort=cover
+
+.PHONY: lock
+lock: ## Resolve the lock files anew
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--custom-compile-command "make lock" --extra dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--custom-compile-command "make lock" deploy/triton/requirements.in -o deploy/triton/requirements.lock
+
+.PHONY: clean
+clean: ## Remove caches; keeps .venv
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* .import_linter_cache

@@ -1,0 +1,137 @@
+"""NVIDIA Triton over gRPC.
+
+An encoder is a Triton model with one BYTES input `text` [1], an FP32 output `embedding` [dimension] and a BYTES
+output `tokenizer_json` [1]. Its config's parameters describe the embedding space (see docs/models.md).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import numpy as np
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from driftline.core import metrics
+from driftline.core.errors import InvalidRecord, SpaceMismatch, Unavailable
+from driftline.core.records import Matrix, Space
+from driftline.core.settings import TritonSettings
+
+_DOWN = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "RESOURCE_EXHAUSTED", "NOT_FOUND")
+_DESCRIBED_FOR_SECONDS = 5.0
+
+
+def space_of(model: str, config: Any) -> Space:
+    """The space that a model's config declares. Raises Unavailable when it declares none."""
+    values = {name: p.string_value for name, p in config.parameters.items()}
+    try:
+        return Space(
+            fingerprint=values["space_fingerprint"],
+            encoder=model,
+            encoder_version=values["encoder_version"],
+            dimension=int(values["dimension"]),
+            normalized=values["normalized"] == "true",
+            pooling=values["pooling"],
+            query_prefix=values.get("query_prefix", ""),
+            document_prefix=values.get("document_prefix", ""),
+            max_tokens=int(values["max_tokens"]),
+            max_batch=config.max_batch_size,
+        )
+    except (KeyError, ValueError) as error:
+        raise Unavailable("triton", f"model {model!r} is not an encoder: its config lacks {error}") from error
+
+
+class TritonEmbedder:
+    """Thread-safe. The space of a model is read again every few seconds, so a swapped model is noticed."""
+
+    def __init__(self, settings: TritonSettings) -> None:
+        self._timeout = settings.timeout_seconds
+        self._client = triton.InferenceServerClient(settings.url)
+        self._pool = ThreadPoolExecutor(settings.max_in_flight, thread_name_prefix="triton")
+        self._lock = threading.Lock()
+        self._spaces: dict[str, tuple[float, Space]] = {}
+
+    def describe(self, encoder: str) -> Space:
+        with self._lock:
+            known = self._spaces.get(encoder)
+        if known is not None and time.monotonic() - known[0] < _DESCRIBED_FOR_SECONDS:
+            return known[1]
+        try:
+            config = self._client.get_model_config(encoder, client_timeout=10).config
+        except (InferenceServerException, grpc.RpcError) as error:
+            raise Unavailable("triton", f"encoder {encoder!r}: {_message(error)}") from error
+        space = space_of(encoder, config)
+        with self._lock:
+            self._spaces[encoder] = (time.monotonic(), space)
+        return space
+
+    def tokenizer_json(self, encoder: str) -> str:
+        result = self._call(encoder, [""], "tokenizer_json")
+        return bytes(result.as_numpy("tokenizer_json").reshape(-1)[0]).decode()
+
+    def embed(self, encoder: str, space: str, requests: Sequence[Sequence[str]]) -> list[Matrix | Exception]:
+        found = self.describe(encoder)
+        if found.fingerprint != space:
+            raise SpaceMismatch(f"triton model {encoder!r}", space, found.fingerprint)
+        if len(requests) == 1:
+            answers = [self._one(encoder, found, requests[0])]
+        else:
+            answers = list(self._pool.map(lambda texts: self._one(encoder, found, texts), requests))
+        for answer in answers:
+            if isinstance(answer, Unavailable):
+                with self._lock:
+                    self._spaces.pop(encoder, None)
+                raise answer
+        return answers
+
+    def _one(self, encoder: str, space: Space, texts: Sequence[str]) -> Matrix | Exception:
+        try:
+            result = self._call(encoder, texts, "embedding")
+        except (Unavailable, InvalidRecord) as error:
+            return error
+        values: Matrix = np.asarray(result.as_numpy("embedding"), dtype=np.float32)
+        if values.shape != (len(texts), space.dimension):
+            return SpaceMismatch(f"triton model {encoder!r}", f"dimension {space.dimension}", f"shape {values.shape}")
+        if not np.isfinite(values).all():
+            return InvalidRecord("encoder_returned_non_finite", f"encoder {encoder!r} returned NaN or infinity")
+        metrics.TRITON_TEXTS.labels(encoder).inc(len(texts))
+        return values
+
+    def _call(self, encoder: str, texts: Sequence[str], output: str) -> Any:
+        tensor = triton.InferInput("text", [len(texts), 1], "BYTES")
+        tensor.set_data_from_numpy(np.array([[t.encode()] for t in texts], dtype=np.object_))
+        try:
+            with metrics.TRITON_SECONDS.labels(encoder).time():
+                return self._client.infer(
+                    encoder, [tensor], outputs=[triton.InferRequestedOutput(output)], client_timeout=self._timeout
+                )
+        except InferenceServerException as error:
+            if any(word in str(error.status() or "") for word in _DOWN) or "unavailable" in str(error).lower():
+                raise Unavailable("triton", _message(error)) from error
+            raise InvalidRecord("encode_failed", f"encoder {encoder!r}: {_message(error)}") from error
+        except grpc.RpcError as error:
+            raise Unavailable("triton", _message(error)) from error
+
+    def ping(self) -> None:
+        try:
+            if not self._client.is_server_ready(client_timeout=5):
+                raise Unavailable("triton", "the server is not ready")
+        except (InferenceServerException, grpc.RpcError) as error:
+            raise Unavailable("triton", _message(error)) from error
+
+
+def _message(error: Exception) -> str:
+    return str(error)[:500]
+
+
+def load_model(url: str, model: str) -> None:
+    """Have a Triton in explicit control mode load a model of its repository. Raises Unavailable with its reason."""
+    try:
+        triton.InferenceServerClient(url).load_model(model, client_timeout=120)
+    except (InferenceServerException, grpc.RpcError) as error:
+        raise Unavailable("triton", f"model {model!r} was not loaded: {_message(error)}") from error

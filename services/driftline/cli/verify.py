@@ -1,0 +1,92 @@
+"""verify: compare what is searchable with the log, and repair what differs."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from driftline.adapters.kafka import KafkaLogReader, KafkaPublisher
+from driftline.adapters.milvus import MilvusStore
+from driftline.cli.client import Api
+from driftline.cli.connect import connections
+from driftline.cli.output import emit_json, fail, table
+from driftline.core import codec
+from driftline.core.errors import InvalidRecord, Unavailable
+from driftline.core.ports import LogReader
+from driftline.core.records import ChangeEvent, Operation, Outgoing, StoreTarget, document_key, record_key
+from driftline.core.topics import CHANGES, DOCUMENTS
+
+
+def accepted_documents(reader: LogReader, collection_uid: str, quiet_seconds: float = 1.5) -> dict[str, ChangeEvent]:
+    """The newest accepted event of every document of a collection, from the compacted `documents`."""
+    reader.seek({(DOCUMENTS.name, p): 0 for p in reader.ends(DOCUMENTS.name)})
+    newest: dict[str, ChangeEvent] = {}
+    heard = time.monotonic()
+    while time.monotonic() - heard < quiet_seconds:
+        for record in reader.poll(2_000, 0.2):
+            heard = time.monotonic()
+            try:
+                event = codec.decode_change(record.value)
+            except InvalidRecord:
+                continue
+            key = document_key(event.tenant, event.id)
+            known = newest.get(key)
+            if event.collection_uid == collection_uid and (known is None or event.version >= known.version):
+                newest[key] = event
+    return newest
+
+
+def differences(store: MilvusStore, target: StoreTarget, log: dict[str, ChangeEvent]) -> list[tuple[str, str, str]]:
+    """(key, document id, what is wrong): missing, stale, resurrected, unknown, orphaned chunks."""
+    rows: dict[str, dict[int, int]] = {}
+    ids: dict[str, str] = {}
+    for key, document_id, version, chunk in store.scan(target):
+        rows.setdefault(key, {})[chunk] = version
+        ids[key] = document_id
+    wrong = []
+    for key, event in log.items():
+        stored = rows.get(key)
+        if event.operation is Operation.DELETE:
+            if stored:
+                wrong.append((key, event.id, "resurrected"))
+        elif stored is None or 0 not in stored:
+            wrong.append((key, event.id, "missing"))
+        elif stored[0] != event.version:
+            wrong.append((key, event.id, "stale" if stored[0] < event.version else "newer than the log"))
+        elif len(set(stored.values())) > 1 or set(stored) != set(range(len(stored))):
+            wrong.append((key, event.id, "orphaned chunks"))
+    wrong += [(key, ids[key], "unknown to the log") for key in rows.keys() - log.keys()]
+    return wrong
+
+
+def verify(
+    collection: str,
+    repair: Annotated[bool, typer.Option("--repair", help="send the log's version of what differs again")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Compare a collection in Milvus with the accepted documents in the log. Exit 1 when they differ."""
+    shown = Api("ingest").call("GET", f"/v1/collections/{collection}")
+    generation = shown["generations"][-1]
+    settings = connections()
+    target = StoreTarget(generation["store"], generation["space"], 0, "", shown["uid"])
+    try:
+        log = accepted_documents(KafkaLogReader(settings.kafka), shown["uid"])
+        wrong = differences(MilvusStore(settings.milvus), target, log)
+        if repair and wrong:
+            publisher = KafkaPublisher(settings.kafka)
+            events = [log[key] for key, _, _ in wrong if key in log]
+            publisher.publish(
+                [Outgoing(CHANGES.name, record_key(e.collection_uid, e.tenant, e.id), codec.encode_change(e)) for e in events]
+            )
+            publisher.close()
+    except Unavailable as error:
+        fail(str(error))
+    if as_json:
+        emit_json({"documents": len(log), "differences": [{"id": i, "problem": p} for _, i, p in wrong]})
+    else:
+        print(f"{len(log)} documents in the log, {len(wrong)} differences{' sent again' if repair and wrong else ''}")
+        table(["document", "problem"], [(i, p) for _, i, p in wrong[:50]])
+    if wrong:
+        raise typer.Exit(1)

@@ -1,0 +1,288 @@
+"""Records to bytes and back: the only place that knows protobuf.
+
+Decoders raise `InvalidRecord("undecodable")` for bytes that are not the record, and `InvalidRecord` with a
+sharper reason for a record that is one but breaks its contract.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+from google.protobuf.message import DecodeError, Message
+
+from driftline.core.errors import InvalidRecord
+from driftline.core.records import (
+    ChangeEvent,
+    DeadLetter,
+    Generation,
+    LogIncarnation,
+    MediaReference,
+    NamedVectors,
+    Operation,
+    Outcome,
+    Position,
+    Receipt,
+    Space,
+    VectorRecord,
+)
+from driftline.wire.v1 import control_pb2, records_pb2
+
+_M = TypeVar("_M", bound=Message)
+
+
+def _parse(kind: type[_M], value: bytes | None) -> _M:
+    if value is None:
+        raise InvalidRecord("undecodable", f"expected a {kind.__name__}, found a null value")
+    message = kind()
+    try:
+        message.ParseFromString(value)
+    except (DecodeError, ValueError) as error:
+        raise InvalidRecord("undecodable", f"not a {kind.__name__}: {error}") from error
+    return message
+
+
+def _operation(number: int) -> Operation:
+    try:
+        return Operation(number)
+    except ValueError as error:
+        raise InvalidRecord("undecodable", f"unknown operation {number}") from error
+
+
+def _media(references: Any) -> tuple[MediaReference, ...]:
+    return tuple(MediaReference(m.field, m.uri, m.media_type, m.content_sha256) for m in references)
+
+
+def _media_messages(media: tuple[MediaReference, ...]) -> list[records_pb2.MediaReference]:
+    return [
+        records_pb2.MediaReference(
+            field=m.field, uri=m.uri, media_type=m.media_type, content_sha256=m.content_sha256
+        )
+        for m in media
+    ]
+
+
+def encode_change(event: ChangeEvent) -> bytes:
+    return records_pb2.ChangeEvent(
+        collection=event.collection,
+        collection_uid=event.collection_uid,
+        tenant=event.tenant,
+        id=event.id,
+        operation=int(event.operation),  # type: ignore[arg-type]
+        version=event.version,
+        fields_json=event.fields_json,
+        media=_media_messages(event.media),
+        accepted_at_us=event.accepted_at_us,
+        source=event.source,
+    ).SerializeToString(deterministic=True)
+
+
+def decode_change(value: bytes | None) -> ChangeEvent:
+    m = _parse(records_pb2.ChangeEvent, value)
+    if not m.collection or not m.id:
+        raise InvalidRecord("undecodable", "a ChangeEvent needs a collection and an id")
+    return ChangeEvent(
+        m.collection,
+        m.collection_uid,
+        m.tenant,
+        m.id,
+        _operation(m.operation),
+        m.version,
+        m.fields_json,
+        m.accepted_at_us,
+        m.source,
+        _media(m.media) if m.media else (),
+    )
+
+
+def encode_vector(record: VectorRecord) -> bytes:
+    return records_pb2.VectorRecord(
+        position=records_pb2.Position(partition=record.position.partition, offset=record.position.offset),
+        collection=record.collection,
+        collection_uid=record.collection_uid,
+        tenant=record.tenant,
+        id=record.id,
+        operation=int(record.operation),  # type: ignore[arg-type]
+        version=record.version,
+        fields_json=record.fields_json,
+        media=_media_messages(record.media),
+        chunks=[records_pb2.Chunk(ordinal=i, text=text) for i, text in enumerate(record.chunks)],
+        vectors=[
+            records_pb2.NamedVectors(
+                name=v.name,
+                space=v.space,
+                generation=v.generation,
+                dimension=v.values.shape[1],
+                values=v.values.astype("<f4", copy=False).tobytes(),
+            )
+            for v in record.vectors
+        ],
+        accepted_at_us=record.accepted_at_us,
+        read_at_us=record.read_at_us,
+        encoded_at_us=record.encoded_at_us,
+        source=record.source,
+        rejected_reason=record.rejected_reason,
+        rejected_detail=record.rejected_detail,
+    ).SerializeToString(deterministic=True)
+
+
+def _named_vectors(m: Any, chunks: int) -> NamedVectors:
+    if m.dimension <= 0 or len(m.values) != 4 * m.dimension * chunks:
+        raise InvalidRecord(
+            "wrong_dimension",
+            f"vector {m.name!r}: {len(m.values)} bytes for {chunks} chunks of dimension {m.dimension}",
+        )
+    values = np.frombuffer(m.values, dtype="<f4").reshape(chunks, m.dimension)
+    if not np.isfinite(values).all():
+        raise InvalidRecord("non_finite_vector", f"vector {m.name!r} holds NaN or infinity")
+    return NamedVectors(m.name, m.space, m.generation, values)
+
+
+def decode_vector(value: bytes | None) -> VectorRecord:
+    m = _parse(records_pb2.VectorRecord, value)
+    if not m.collection or not m.id or not m.HasField("position"):
+        raise InvalidRecord("undecodable", "a VectorRecord needs a collection, an id and a position")
+    return VectorRecord(
+        position=Position(m.position.partition, m.position.offset),
+        collection=m.collection,
+        collection_uid=m.collection_uid,
+        tenant=m.tenant,
+        id=m.id,
+        operation=_operation(m.operation),
+        version=m.version,
+        fields_json=m.fields_json,
+        accepted_at_us=m.accepted_at_us,
+        read_at_us=m.read_at_us,
+        encoded_at_us=m.encoded_at_us,
+        source=m.source,
+        chunks=tuple(c.text for c in m.chunks),
+        vectors=tuple(_named_vectors(v, len(m.chunks)) for v in m.vectors),
+        media=_media(m.media) if m.media else (),
+        rejected_reason=m.rejected_reason,
+        rejected_detail=m.rejected_detail,
+    )
+
+
+def encode_receipts(receipts: list[Receipt]) -> bytes:
+    return records_pb2.ReceiptBatch(
+        receipts=[
+            records_pb2.Receipt(
+                position=records_pb2.Position(partition=r.position.partition, offset=r.position.offset),
+                collection=r.collection,
+                tenant=r.tenant,
+                id=r.id,
+                operation=int(r.operation),  # type: ignore[arg-type]
+                version=r.version,
+                outcome=int(r.outcome),  # type: ignore[arg-type]
+                reason=r.reason,
+                detail=r.detail,
+                superseded_by=r.superseded_by,
+                chunks=r.chunks,
+                accepted_at_us=r.accepted_at_us,
+                read_at_us=r.read_at_us,
+                encoded_at_us=r.encoded_at_us,
+                written_at_us=r.written_at_us,
+                searchable_at_us=r.searchable_at_us,
+            )
+            for r in receipts
+        ]
+    ).SerializeToString(deterministic=True)
+
+
+def decode_receipts(value: bytes | None) -> list[Receipt]:
+    batch = _parse(records_pb2.ReceiptBatch, value)
+    try:
+        return [
+            Receipt(
+                Position(r.position.partition, r.position.offset),
+                r.collection,
+                r.tenant,
+                r.id,
+                _operation(r.operation),
+                r.version,
+                Outcome(r.outcome),
+                r.reason,
+                r.detail,
+                r.superseded_by,
+                r.chunks,
+                r.accepted_at_us,
+                r.read_at_us,
+                r.encoded_at_us,
+                r.written_at_us,
+                r.searchable_at_us,
+            )
+            for r in batch.receipts
+        ]
+    except ValueError as error:
+        raise InvalidRecord("undecodable", f"not a ReceiptBatch: {error}") from error
+
+
+def encode_dead_letter(letter: DeadLetter) -> bytes:
+    return records_pb2.DeadLetter(
+        topic=letter.topic,
+        partition=letter.partition,
+        offset=letter.offset,
+        key=letter.key,
+        value=letter.value,
+        headers=[records_pb2.Header(key=k, value=v) for k, v in letter.headers],
+        reason=letter.reason,
+        detail=letter.detail,
+        service=letter.service,
+        failed_at_us=letter.failed_at_us,
+    ).SerializeToString(deterministic=True)
+
+
+def decode_dead_letter(value: bytes | None) -> DeadLetter:
+    m = _parse(records_pb2.DeadLetter, value)
+    headers = tuple((h.key, h.value) for h in m.headers)
+    return DeadLetter(
+        m.topic, m.partition, m.offset, m.key, m.value, headers, m.reason, m.detail, m.service, m.failed_at_us
+    )
+
+
+def encode_collection(
+    name: str, uid: str, definition_json: str, generations: tuple[Generation, ...], created_at_us: int, deleted: bool
+) -> bytes:
+    record = control_pb2.CollectionRecord(
+        name=name,
+        uid=uid,
+        definition_json=definition_json,
+        generations=[
+            control_pb2.Generation(number=g.number, vector_name=g.vector_name, space=g.space, store=g.store)
+            for g in generations
+        ],
+        created_at_us=created_at_us,
+        deleted=deleted,
+    )
+    return control_pb2.ControlRecord(collection=record).SerializeToString(deterministic=True)
+
+
+def encode_space(space: Space) -> bytes:
+    record = control_pb2.SpaceRecord(**{name: getattr(space, name) for name in Space.__slots__})
+    return control_pb2.ControlRecord(space=record).SerializeToString(deterministic=True)
+
+
+def encode_log(log: LogIncarnation) -> bytes:
+    record = control_pb2.LogRecord(topic=log.topic, topic_id=log.topic_id, base_version=log.base_version)
+    return control_pb2.ControlRecord(log=record).SerializeToString(deterministic=True)
+
+
+def decode_control(value: bytes | None) -> Space | LogIncarnation | dict[str, Any]:
+    """A control record: a space, a log incarnation, or the parts of a collection record."""
+    m = _parse(control_pb2.ControlRecord, value)
+    kind = m.WhichOneof("record")
+    if kind == "space":
+        return Space(**{name: getattr(m.space, name) for name in Space.__slots__})
+    if kind == "log":
+        return LogIncarnation(m.log.topic, m.log.topic_id, m.log.base_version)
+    if kind == "collection":
+        c = m.collection
+        return {
+            "name": c.name,
+            "uid": c.uid,
+            "definition_json": c.definition_json,
+            "generations": tuple(Generation(g.number, g.vector_name, g.space, g.store) for g in c.generations),
+            "created_at_us": c.created_at_us,
+            "deleted": c.deleted,
+        }
+    raise InvalidRecord("undecodable", "an empty ControlRecord")

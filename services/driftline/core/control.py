@@ -1,0 +1,210 @@
+"""Following the compacted `control` topic: which collections, spaces and logs there are, live."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import orjson
+
+from driftline.core import codec
+from driftline.core.collections import Collection, CollectionDefinition, parse_definition
+from driftline.core.errors import InvalidRecord, InvalidRequest, NotFound, Unavailable
+from driftline.core.ports import LogReader, Publisher
+from driftline.core.records import Generation, LogIncarnation, Outgoing, Space
+from driftline.core.topics import CONTROL
+
+log = logging.getLogger(__name__)
+
+
+def encode_definition(definition: CollectionDefinition) -> str:
+    return orjson.dumps(definition.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS).decode()
+
+
+class ControlView:
+    """What the control topic says so far. Readers on any thread, one writer: the follower."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._collections: dict[str, Collection] = {}
+        self._by_uid: dict[str, Collection] = {}
+        self._spaces: dict[str, Space] = {}
+        self._logs: dict[str, LogIncarnation] = {}
+        self._listeners: list[Callable[[Collection], None]] = []
+
+    def on_collection(self, listener: Callable[[Collection], None]) -> None:
+        """Call this for every created and deleted collection, on the follower's thread."""
+        self._listeners.append(listener)
+
+    def apply(self, value: bytes | None) -> None:
+        """Take one record. One that cannot be read is logged and left out: control never stops the pipeline."""
+        try:
+            record = codec.decode_control(value)
+            if isinstance(record, dict):
+                self._apply_collection(record)
+                return
+        except (InvalidRecord, InvalidRequest, orjson.JSONDecodeError) as error:
+            log.error("unreadable control record", extra={"error": str(error)})
+            return
+        with self._lock:
+            if isinstance(record, Space):
+                self._spaces[record.fingerprint] = record
+            else:
+                self._logs[record.topic] = record
+
+    def _apply_collection(self, parts: dict[str, object]) -> None:
+        generations = parts["generations"]
+        assert isinstance(generations, tuple)
+        collection = Collection(
+            definition=parse_definition(orjson.loads(str(parts["definition_json"]))),
+            uid=str(parts["uid"]),
+            generations=generations,
+            created_at_us=int(str(parts["created_at_us"])),
+            deleted=bool(parts["deleted"]),
+        )
+        with self._lock:
+            self._by_uid[collection.uid] = collection
+            if collection.deleted:
+                current = self._collections.get(collection.name)
+                if current is not None and current.uid == collection.uid:
+                    del self._collections[collection.name]
+            else:
+                self._collections[collection.name] = collection
+        for listener in self._listeners:
+            listener(collection)
+
+    def collections(self) -> list[Collection]:
+        with self._lock:
+            return sorted(self._collections.values(), key=lambda c: c.name)
+
+    def collection(self, name: str) -> Collection:
+        """Raises NotFound."""
+        with self._lock:
+            found = self._collections.get(name)
+        if found is None:
+            raise NotFound("unknown_collection", f"there is no collection {name!r}", "collection")
+        return found
+
+    def incarnation(self, name: str, uid: str) -> Collection | None:
+        """The collection an event was accepted for: None when it is gone, also when a successor has its name."""
+        with self._lock:
+            found = self._by_uid.get(uid) if uid else self._collections.get(name)
+        return None if found is None or found.deleted else found
+
+    def space(self, fingerprint: str) -> Space:
+        with self._lock:
+            found = self._spaces.get(fingerprint)
+        if found is None:
+            raise Unavailable("control", f"space {fingerprint} is not in the control topic yet")
+        return found
+
+    def log_base(self, topic: str) -> int:
+        """Base of versions assigned from a log. Raises Unavailable until the log is registered."""
+        with self._lock:
+            found = self._logs.get(topic)
+        if found is None:
+            raise Unavailable("control", f"topic {topic!r} is not registered: run `driftline topics create`")
+        return found.base_version
+
+    def log(self, topic: str) -> LogIncarnation | None:
+        with self._lock:
+            return self._logs.get(topic)
+
+
+class ControlFollower:
+    """Feeds a `ControlView` from the topic, for ever, on a thread of its own."""
+
+    def __init__(self, reader: LogReader, view: ControlView) -> None:
+        self._reader = reader
+        self._view = view
+        self._position = 0
+        self._stop = threading.Event()
+        self._caught_up = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+
+    @property
+    def position(self) -> int:
+        """Next offset to read."""
+        return self._position
+
+    def start(self, timeout_seconds: float = 60.0) -> None:
+        """Start following and return when everything written so far was seen. Raises Unavailable."""
+        self._thread.start()
+        if not self._caught_up.wait(timeout_seconds):
+            raise Unavailable("kafka", f"the control topic could not be read within {timeout_seconds:.0f} s")
+
+    def wait_for(self, offset: int, timeout_seconds: float) -> None:
+        """Return when the record at `offset` was applied. Raises Unavailable."""
+        deadline = time.monotonic() + timeout_seconds
+        while self._position <= offset:
+            if time.monotonic() > deadline:
+                raise Unavailable("kafka", "the control topic is read with a delay")
+            self._stop.wait(0.01)
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(10)
+        self._reader.close()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                end = self._reader.ends(CONTROL.name).get(0, 0)
+                self._reader.seek({(CONTROL.name, 0): self._position})
+                self._follow(end)
+            except Unavailable as error:
+                log.warning("control topic cannot be read", extra={"error": str(error)})
+                self._stop.wait(1.0)
+
+    def _follow(self, end: int) -> None:
+        while not self._stop.is_set():
+            records = self._reader.poll(500, 0.2)
+            for record in records:
+                self._view.apply(record.value)
+                self._position = record.offset + 1
+            # An end of a compacted topic may be reported too small, so also wait for an empty poll.
+            if not records and self._position >= end:
+                self._caught_up.set()
+
+
+def collection_record(collection: Collection) -> Outgoing:
+    value = codec.encode_collection(
+        collection.name,
+        collection.uid,
+        encode_definition(collection.definition),
+        collection.generations,
+        collection.created_at_us,
+        collection.deleted,
+    )
+    return Outgoing(CONTROL.name, f"collection/{collection.name}".encode(), value)
+
+
+def space_record(space: Space) -> Outgoing:
+    return Outgoing(CONTROL.name, f"space/{space.fingerprint}".encode(), codec.encode_space(space))
+
+
+def log_record(incarnation: LogIncarnation) -> Outgoing:
+    return Outgoing(CONTROL.name, f"log/{incarnation.topic}".encode(), codec.encode_log(incarnation))
+
+
+class ControlWriter:
+    """Writes to the control topic and returns once this process has read its own record back."""
+
+    def __init__(self, publisher: Publisher, follower: ControlFollower) -> None:
+        self._publisher = publisher
+        self._follower = follower
+
+    def write(self, records: Sequence[Outgoing], timeout_seconds: float = 30.0) -> None:
+        placed = self._publisher.publish(records, timeout_seconds)
+        self._follower.wait_for(max(offset for _, offset in placed), timeout_seconds)
+
+
+def new_collection(
+    definition: CollectionDefinition, uid: str, space: Space, created_at_us: int, store_prefix: str
+) -> Collection:
+    """A fresh collection with its first generation."""
+    store = f"{store_prefix}{definition.name.replace('-', '_')}_{uid}_1"
+    return Collection(definition, uid, (Generation(1, "default", space.fingerprint, store),), created_at_us)

@@ -1,0 +1,96 @@
+"""One exception tree; each leaf is a decision, not a location.
+
+DriftlineError
+├── InvalidRecord      this record can never be processed: dead-letter it alone, go on
+├── InvalidRequest     the caller's request is wrong: a 4xx problem that names the field
+│   └── NotFound
+├── Conflict           the request contradicts what is stored: 409
+├── Overloaded         at the bound: 429, come back in `retry_after_seconds`
+├── Unavailable        a dependency cannot be reached: pause, keep everything, try again
+│   └── SpaceMismatch  vectors of two embedding spaces would meet: refused until someone acts
+└── Fenced             this process no longer owns the partition: stop writing, drop the batch
+"""
+
+from __future__ import annotations
+
+
+class DriftlineError(Exception):
+    """Root of everything Driftline raises on purpose."""
+
+
+class InvalidRecord(DriftlineError):
+    """A record that can never be processed. `reason` is a metric label: a short fixed word."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+class InvalidRequest(DriftlineError):
+    """A request that is wrong. `field` says where, `detail` what was expected."""
+
+    status = 422
+
+    def __init__(self, code: str, detail: str, field: str = "", status: int | None = None) -> None:
+        super().__init__(f"{field}: {detail}" if field else detail)
+        self.code = code
+        self.detail = detail
+        self.field = field
+        if status is not None:
+            self.status = status
+
+
+class NotFound(InvalidRequest):
+    """The named collection or document does not exist."""
+
+    status = 404
+
+
+class Conflict(DriftlineError):
+    """The request contradicts what is stored."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+class Unavailable(DriftlineError):
+    """A dependency cannot be used now. Nothing is lost: the work is tried again."""
+
+    def __init__(self, dependency: str, detail: str = "", retry_after_seconds: float = 1.0) -> None:
+        super().__init__(f"{dependency} is unavailable: {detail}" if detail else f"{dependency} is unavailable")
+        self.dependency = dependency
+        self.detail = detail
+        self.retry_after_seconds = retry_after_seconds
+
+
+class SpaceMismatch(Unavailable):
+    """A model or a store does not belong to the embedding space that was asked for.
+
+    It is an `Unavailable`, since somebody can put the right model back and nothing may be lost meanwhile.
+    """
+
+    def __init__(self, where: str, expected: str, found: str) -> None:
+        super().__init__(
+            where,
+            f"it is of embedding space {found or 'unknown'}, but {expected} is required; "
+            "vectors of two spaces are never mixed",
+            retry_after_seconds=5.0,
+        )
+        self.expected = expected
+        self.found = found
+
+
+class Overloaded(DriftlineError):
+    """The service is at its bound. Nothing was accepted."""
+
+    def __init__(self, detail: str, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Fenced(DriftlineError):
+    """The lease on the partitions ran out: another process may own them by now."""

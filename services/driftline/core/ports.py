@@ -1,0 +1,198 @@
+"""What the services need of the world. Adapters implement these; `adapters.memory` holds the twins.
+
+A docstring here is a contract: both implementations are held to it by tests/contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from driftline.core.records import (
+    ChunkHit,
+    Incoming,
+    LogIncarnation,
+    Matrix,
+    Outgoing,
+    Space,
+    StoredDocument,
+    StoredVersion,
+    StoreTarget,
+    VectorQuery,
+    WritePlan,
+)
+
+TopicPartition = tuple[str, int]
+Guard = Callable[[], float]
+
+
+class Publisher(Protocol):
+    """Appends records to topics, acknowledged by all in-sync replicas."""
+
+    def publish(self, records: Sequence[Outgoing], timeout_seconds: float = 30.0) -> list[tuple[int, int]]:
+        """Append all, in order per partition, and return (partition, offset) of each.
+
+        Raises Unavailable when any of them was not acknowledged; some may still have been appended.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class Subscriber(Protocol):
+    """A member of a consumer group over one or more topics. Used by one thread."""
+
+    def poll(self, max_records: int, timeout_seconds: float) -> list[Incoming]:
+        """Next records, in order per partition. Calls the rebalance callbacks given at construction."""
+        ...
+
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit next-to-read offsets. Raises Fenced when the group has moved on, else Unavailable."""
+        ...
+
+    def rewind(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Read again from these offsets; partitions that are no longer assigned are left alone."""
+        ...
+
+    def pause(self) -> None:
+        """Deliver nothing until `resume`, while `poll` keeps the membership."""
+        ...
+
+    def resume(self) -> None: ...
+
+    def lease_seconds(self) -> float:
+        """How long the group surely still counts this member as alive; <= 0: it may not any more."""
+        ...
+
+    def lag(self) -> Mapping[TopicPartition, int]:
+        """Records behind the end, of the assigned partitions whose end is known."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class LogReader(Protocol):
+    """Reads whole topics without a group: the control topic, receipts, dead letters."""
+
+    def ends(self, topic: str) -> Mapping[int, int]:
+        """Next offset of each partition. On a compacted topic it may be too small, never too large."""
+        ...
+
+    def seek(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Assign exactly these partitions, each to be read from its offset."""
+        ...
+
+    def poll(self, max_records: int, timeout_seconds: float) -> list[Incoming]: ...
+
+    def close(self) -> None: ...
+
+
+class TopicAdmin(Protocol):
+    def describe(self, topic: str) -> tuple[str, int] | None:
+        """(topic id, partitions) of a topic, None when it does not exist."""
+        ...
+
+    def create(self, topic: str, partitions: int, replicas: int, config: Mapping[str, str]) -> None:
+        """Create it; a topic that exists already is left as it is."""
+        ...
+
+    def config(self, topic: str) -> Mapping[str, str]: ...
+
+    def close(self) -> None: ...
+
+
+class Embedder(Protocol):
+    """Encodes texts. Thread-safe; several requests may be in flight."""
+
+    def describe(self, encoder: str) -> Space:
+        """The space of a loaded encoder. Raises Unavailable (also: not loaded)."""
+        ...
+
+    def tokenizer_json(self, encoder: str) -> str:
+        """The encoder's own tokenizer, in the format of the `tokenizers` library."""
+        ...
+
+    def embed(self, encoder: str, space: str, requests: Sequence[Sequence[str]]) -> list[Matrix | Exception]:
+        """Embed each request, several in flight; float32 (texts, dimension) or what went wrong with it.
+
+        A request that the model itself refuses is answered with an InvalidRecord in its place. Raises
+        Unavailable when the server cannot be reached and SpaceMismatch when the loaded model is of another space.
+        """
+        ...
+
+    def ping(self) -> None:
+        """Raises Unavailable."""
+        ...
+
+
+class VectorStore(Protocol):
+    """Versioned documents with their chunk vectors. Every method raises Unavailable.
+
+    There is no conditional write: the caller owns the order (one writer per document at a time).
+    """
+
+    def ensure(self, target: StoreTarget) -> None:
+        """Create the store if it is missing. Raises SpaceMismatch when one exists for another space."""
+        ...
+
+    def drop(self, target: StoreTarget) -> None: ...
+
+    def versions(
+        self, target: StoreTarget, keys: Sequence[str], visible_from: int | None
+    ) -> Mapping[str, StoredVersion]:
+        """Stored versions, tombstones included; absent keys are absent.
+
+        `visible_from` is a timestamp of `apply`: every write up to it is seen. None: every acknowledged write is.
+        """
+        ...
+
+    def apply(self, target: StoreTarget, plan: WritePlan, guard: Guard) -> int:
+        """Write a plan and return a timestamp from which it is visible; replaying a plan changes nothing.
+
+        `guard` is called right before each write, returns the seconds it may take, and raises Fenced.
+        """
+        ...
+
+    def wait_visible(self, target: StoreTarget, timestamp: int) -> None:
+        """Return when every later search sees the writes up to `timestamp`."""
+        ...
+
+    def search(self, target: StoreTarget, query: VectorQuery) -> list[list[ChunkHit]]:
+        """Nearest chunks of each query vector, best first. Raises SpaceMismatch on another dimension."""
+        ...
+
+    def fetch(self, target: StoreTarget, keys: Sequence[str], with_vectors: bool) -> list[StoredDocument]:
+        """The live documents among `keys`; every acknowledged write is seen."""
+        ...
+
+    def scan(self, target: StoreTarget) -> Iterator[tuple[str, str, int, int]]:
+        """(key, id, version, chunk ordinal) of every stored row."""
+        ...
+
+    def count(self, target: StoreTarget) -> int:
+        """Live documents."""
+        ...
+
+    def purge_tombstones(self, before_us: int) -> int:
+        """Forget tombstones written before that time; returns how many."""
+        ...
+
+    def ping(self) -> None: ...
+
+
+class Cache(Protocol):
+    """Best effort: no method ever raises; a cache that is down is an empty one."""
+
+    def get_many(self, keys: Sequence[str]) -> list[bytes | None]: ...
+
+    def set_many(self, items: Mapping[str, bytes], ttl_seconds: int) -> None: ...
+
+    def increment(self, key: str) -> None: ...
+
+    def healthy(self) -> bool: ...
+
+
+class LogFollower(Protocol):
+    """What `core.control` tells the services."""
+
+    def log(self, topic: str) -> LogIncarnation | None: ...

@@ -1,0 +1,318 @@
+"""The records of the pipeline, as frozen values. Protobuf stays inside `core.codec`.
+
+Times are integers in microseconds since the Unix epoch, UTC (suffix `_us`).
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Matrix = npt.NDArray[np.float32]
+Clock = Callable[[], int]
+
+
+def now_us() -> int:
+    """The wall clock, microseconds since the Unix epoch."""
+    return time.time_ns() // 1_000
+
+
+class Operation(enum.IntEnum):
+    UPSERT = 1
+    DELETE = 2
+
+
+class Outcome(enum.IntEnum):
+    SEARCHABLE = 1
+    SUPERSEDED = 2
+    REJECTED = 3
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """Where an event stands in the `changes` log; the identity of the event."""
+
+    partition: int
+    offset: int
+
+    def token(self) -> str:
+        """The text a client passes back as `after` to read its own write."""
+        return f"{self.partition}.{self.offset}"
+
+    @classmethod
+    def parse(cls, token: str) -> Position:
+        """Read a token. Raises ValueError."""
+        partition, _, offset = token.partition(".")
+        position = cls(int(partition), int(offset))
+        if position.partition < 0 or position.offset < 0:
+            raise ValueError(token)
+        return position
+
+
+@dataclass(frozen=True, slots=True)
+class MediaReference:
+    field: str
+    uri: str
+    media_type: str = ""
+    content_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeEvent:
+    """An upsert or a delete. `version` 0 means: from the position in the log."""
+
+    collection: str
+    collection_uid: str
+    tenant: str
+    id: str
+    operation: Operation
+    version: int
+    fields_json: bytes
+    accepted_at_us: int
+    source: str = ""
+    media: tuple[MediaReference, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NamedVectors:
+    """Vectors of all chunks of a document under one name: `values` is float32 (chunks, dimension)."""
+
+    name: str
+    space: str
+    generation: int
+    values: Matrix
+
+
+@dataclass(frozen=True, slots=True)
+class VectorRecord:
+    """One change event on its way to the index: embedded, a delete, or rejected."""
+
+    position: Position
+    collection: str
+    collection_uid: str
+    tenant: str
+    id: str
+    operation: Operation
+    version: int
+    fields_json: bytes
+    accepted_at_us: int
+    read_at_us: int
+    encoded_at_us: int
+    source: str = ""
+    chunks: tuple[str, ...] = ()
+    vectors: tuple[NamedVectors, ...] = ()
+    media: tuple[MediaReference, ...] = ()
+    rejected_reason: str = ""
+    rejected_detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The outcome of one change event."""
+
+    position: Position
+    collection: str
+    tenant: str
+    id: str
+    operation: Operation
+    version: int
+    outcome: Outcome
+    reason: str = ""
+    detail: str = ""
+    superseded_by: int = 0
+    chunks: int = 0
+    accepted_at_us: int = 0
+    read_at_us: int = 0
+    encoded_at_us: int = 0
+    written_at_us: int = 0
+    searchable_at_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    topic: str
+    partition: int
+    offset: int
+    key: bytes
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...]
+    reason: str
+    detail: str
+    service: str
+    failed_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """An embedding space. Identity is the fingerprint; the rest says how to use it.
+
+    `max_tokens` counts the encoder's own tokens, special ones included; `max_batch` is in texts.
+    """
+
+    fingerprint: str
+    encoder: str
+    encoder_version: str
+    dimension: int
+    normalized: bool
+    pooling: str
+    query_prefix: str
+    document_prefix: str
+    max_tokens: int
+    max_batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One space bound to a collection, held by one collection of the vector store."""
+
+    number: int
+    vector_name: str
+    space: str
+    store: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogIncarnation:
+    """One life of a log. A version assigned from it is `base_version` + offset.
+
+    The base is the time of creation in microseconds, so a re-created log outranks its predecessor as long
+    as no partition ever averaged a million events a second.
+    """
+
+    topic: str
+    topic_id: str
+    base_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A record as it was polled."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+    timestamp_ms: int = 0
+
+    def size(self) -> int:
+        return len(self.key) + len(self.value or b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A record to publish. `topic` is the logical name; `partition` None lets the key decide."""
+
+    topic: str
+    key: bytes
+    value: bytes | None
+    partition: int | None = None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+def document_key(tenant: str, document_id: str) -> str:
+    """Primary key of a document in a store: 32 hexadecimal digits, safe in any expression.
+
+    128 bits: two of a billion documents collide with a probability below 2e-21.
+    """
+    return hashlib.blake2b(f"{tenant}\x00{document_id}".encode(), digest_size=16).hexdigest()
+
+
+def record_key(collection_uid: str, tenant: str, document_id: str) -> bytes:
+    """Key of a document's records in Kafka: all its changes share a partition, and so keep their order."""
+    return f"{collection_uid}/{tenant}/{document_id}".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVersion:
+    """What a store knows of a document: a live version with its chunks, or a tombstone (chunks = 0)."""
+
+    version: int
+    chunks: int
+    deleted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoreTarget:
+    """A collection of the vector store and the identity it must have."""
+
+    store: str
+    space: str
+    dimension: int
+    metric: str
+    collection_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """A live document to write or as read back. `vectors` is float32 (chunks, dimension)."""
+
+    key: str
+    tenant: str
+    id: str
+    version: int
+    fields_json: bytes
+    attributes: Mapping[str, Any]
+    chunks: tuple[str, ...]
+    vectors: Matrix
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A delete to apply: a tombstone of `version`, and `chunks` rows to remove."""
+
+    key: str
+    version: int
+    chunks: int
+
+
+@dataclass(frozen=True, slots=True)
+class WritePlan:
+    """One batch for the store: at most one entry per document. `trims` removes chunk rows [new, old)."""
+
+    upserts: tuple[StoredDocument, ...] = ()
+    removals: tuple[Removal, ...] = ()
+    trims: tuple[tuple[str, int, int], ...] = ()
+
+    def is_empty(self) -> bool:
+        return not (self.upserts or self.removals)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkHit:
+    """One found chunk; a higher score is nearer whatever the metric."""
+
+    key: str
+    id: str
+    version: int
+    chunk: int
+    score: float
+    text: str
+    fields_json: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class VectorQuery:
+    """A search in one store. `vectors` is float32 (queries, dimension); `limit` counts chunks."""
+
+    vectors: Matrix
+    limit: int
+    tenant: str | None
+    filter: Any = None
+    visible_from: bool = False
+    with_fields: bool = True
+    exclude_key: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def chunk_rows(documents: Sequence[StoredDocument]) -> int:
+    """How many rows a write of these documents has."""
+    return sum(len(document.chunks) for document in documents)

@@ -1,0 +1,377 @@
+"""The one consumer loop: poll -> decode -> process -> settle -> publish -> dead-letter -> commit.
+
+Only the runner knows offsets. A stage answers each record with what to publish or with an `InvalidRecord`;
+what it raises decides the batch:
+
+* `Unavailable`: the partitions are paused, reading goes back to the batch's first records, polling goes on so
+  that the group keeps the member, and reading resumes at the deadline. No batch is held in memory meanwhile.
+* `Fenced`: another process may own the partitions. The batch is dropped, nothing is committed, and what is
+  still owned is read again.
+* anything else is a bug: it leaves `run`, nothing is committed, and the process ends.
+
+Several batches may be in flight. `process` runs on as many threads as `process_workers`, `settle` on one, in
+order; publishing and committing happen on the runner's own thread, in order.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from driftline.core import codec, metrics
+from driftline.core.errors import Fenced, InvalidRecord, Unavailable
+from driftline.core.health import Health
+from driftline.core.logs import traceparent_of, traced
+from driftline.core.ports import Publisher, Subscriber
+from driftline.core.records import Clock, DeadLetter, Incoming, Outgoing, now_us
+from driftline.core.settings import RunnerSettings
+from driftline.core.topics import DEAD_LETTERS
+
+log = logging.getLogger(__name__)
+
+In = TypeVar("In")
+In_contra = TypeVar("In_contra", contravariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A record that is dead-lettered, and what is published in its place."""
+
+    error: InvalidRecord
+    instead: tuple[Outgoing, ...] = ()
+
+
+Result = tuple[Outgoing, ...] | Refused
+
+
+@dataclass(slots=True)
+class Processed:
+    """One result per input, in order. `settle` is called afterwards, in batch order, and may wait for what the
+    batch wrote to become visible; it returns more to publish."""
+
+    results: Sequence[Result]
+    settle: Callable[[], Sequence[Outgoing]] | None = None
+
+
+class Stage(Protocol[In_contra]):
+    """One step of the pipeline. Knows nothing of topics, offsets or retries."""
+
+    def process(self, batch: Sequence[In_contra]) -> Processed:
+        """Answer every input. Raises Unavailable to have the whole batch tried again."""
+        ...
+
+    def reset(self) -> None:
+        """Forget what was learnt from earlier batches: ownership changed, or a batch will come again."""
+        ...
+
+
+Decode = Callable[[Incoming], In]
+
+
+@dataclass(slots=True)
+class _Batch(Generic[In]):
+    records: list[Incoming]
+    inputs: list[In] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    refused: list[tuple[Incoming, Refused]] = field(default_factory=list)
+    done: Future[tuple[Processed, Sequence[Outgoing]]] | None = None
+
+    def first_offsets(self) -> dict[tuple[str, int], int]:
+        first: dict[tuple[str, int], int] = {}
+        for record in self.records:
+            first.setdefault((record.topic, record.partition), record.offset)
+        return first
+
+    def next_offsets(self) -> dict[tuple[str, int], int]:
+        return {(record.topic, record.partition): record.offset + 1 for record in self.records}
+
+
+class DeadLetterBreaker:
+    """Opens when too many of the last records were refused: then the fault is ours, not the records'."""
+
+    def __init__(self, limit: float, window: int) -> None:
+        self._limit = limit
+        self._recent: deque[bool] = deque(maxlen=window)
+        self._minimum = max(20, window // 10)
+
+    def count(self, refused: int, total: int) -> None:
+        """Raises RuntimeError when the share of refused records is over the limit."""
+        self._recent.extend([True] * refused + [False] * (total - refused))
+        share = sum(self._recent) / max(1, len(self._recent))
+        if len(self._recent) >= self._minimum and share > self._limit:
+            raise RuntimeError(
+                f"{share:.0%} of the last {len(self._recent)} records were dead-lettered, over the limit of "
+                f"{self._limit:.0%}: stopping before more of them are set aside"
+            )
+
+
+class Runner(Generic[In]):
+    def __init__(
+        self,
+        *,
+        service: str,
+        subscriber: Subscriber,
+        publisher: Publisher,
+        stage: Stage[In],
+        decode: Decode[In],
+        settings: RunnerSettings,
+        health: Health,
+        process_workers: int = 1,
+        clock: Clock = now_us,
+    ) -> None:
+        self._service = service
+        self._subscriber = subscriber
+        self._publisher = publisher
+        self._stage = stage
+        self._decode = decode
+        self._settings = settings
+        self._health = health
+        self._clock = clock
+        self._breaker = DeadLetterBreaker(settings.dead_letter_limit, settings.dead_letter_window)
+        self._process_pool = ThreadPoolExecutor(process_workers, thread_name_prefix="process")
+        self._settle_pool = ThreadPoolExecutor(1, thread_name_prefix="settle")
+        self._in_flight: deque[_Batch[In]] = deque()
+        self._buffer: list[Incoming] = []
+        self._buffered_bytes = 0
+        self._buffer_since = 0.0
+        self._stopping = threading.Event()
+        self._beat = time.monotonic()
+
+    def stop(self) -> None:
+        """Finish what is in flight, commit it, and return from `run`."""
+        self._stopping.set()
+
+    def alive(self) -> bool:
+        """Whether the loop moved in the last minute."""
+        return time.monotonic() - self._beat < 60
+
+    # What the subscriber calls, inside `poll`, on the runner's thread.
+
+    def on_revoked(self) -> None:
+        """The partitions are about to go: finish and commit what is in flight, forget what is buffered."""
+        self._buffer.clear()
+        try:
+            while self._in_flight:
+                self._finish(self._in_flight.popleft())
+        except (Unavailable, Fenced) as error:
+            log.info("batch left to the next owner", extra={"error": str(error)})
+            self._abandon()
+        self._stage.reset()
+
+    def on_lost(self) -> None:
+        """The partitions are gone already: nothing may be committed."""
+        self._abandon()
+        self._stage.reset()
+
+    def on_assigned(self, partitions: int) -> None:
+        metrics.REBALANCES.inc()
+        self._stage.reset()
+        self._health.ready("assignment")
+        log.info("partitions assigned", extra={"partitions": partitions})
+
+    def run(self) -> None:
+        """Run until `stop`. Whatever leaves this method other than by returning is a bug or an open breaker."""
+        try:
+            while not self._stopping.is_set():
+                self._beat = time.monotonic()
+                try:
+                    self._turn()
+                except Unavailable as error:
+                    self._put_off(error)
+                except Fenced as error:
+                    self._start_over(error)
+            self._drain()
+        finally:
+            self._process_pool.shutdown(wait=True, cancel_futures=True)
+            self._settle_pool.shutdown(wait=True, cancel_futures=True)
+
+    def _turn(self) -> None:
+        while self._in_flight and self._is_done(self._in_flight[0]):
+            self._finish(self._in_flight[0])
+            self._in_flight.popleft()
+        room = len(self._in_flight) < self._settings.max_in_flight
+        if self._buffer and room and self._is_cut():
+            self._submit()
+            return
+        if self._is_full():
+            # The window is full: wait for the oldest batch instead of reading on. Heartbeats go on by themselves.
+            self._wait_oldest(0.5)
+            return
+        self._take(self._subscriber.poll(self._settings.batch_records, self._poll_seconds()))
+
+    @staticmethod
+    def _is_done(batch: _Batch[In]) -> bool:
+        return batch.done is not None and batch.done.done()
+
+    def _is_full(self) -> bool:
+        return (
+            len(self._buffer) >= self._settings.batch_records
+            or self._buffered_bytes >= self._settings.batch_bytes
+        )
+
+    def _is_cut(self) -> bool:
+        return self._is_full() or time.monotonic() - self._buffer_since >= self._settings.batch_age_seconds
+
+    def _poll_seconds(self) -> float:
+        if self._buffer:
+            return max(0.001, self._settings.batch_age_seconds - (time.monotonic() - self._buffer_since))
+        return 0.005 if self._in_flight else 0.1
+
+    def _wait_oldest(self, seconds: float) -> None:
+        oldest = self._in_flight[0].done
+        assert oldest is not None
+        try:
+            oldest.exception(timeout=seconds)
+        except TimeoutError:
+            return
+
+    def _take(self, records: list[Incoming]) -> None:
+        if not records:
+            return
+        if not self._buffer:
+            self._buffer_since = time.monotonic()
+        self._buffer.extend(records)
+        self._buffered_bytes += sum(record.size() for record in records)
+        for record in records:
+            metrics.RECORDS.labels(record.topic).inc()
+
+    def _submit(self) -> None:
+        size = self._settings.batch_records
+        batch: _Batch[In] = _Batch(self._buffer[:size])
+        self._buffer = self._buffer[size:]
+        self._buffered_bytes = sum(record.size() for record in self._buffer)
+        for record in batch.records:
+            try:
+                batch.inputs.append(self._decode(record))
+                batch.positions.append(len(batch.positions))
+            except InvalidRecord as error:
+                batch.refused.append((record, Refused(error)))
+        metrics.BATCH_RECORDS.observe(len(batch.records))
+        processing = self._process_pool.submit(self._process, batch)
+        batch.done = self._settle_pool.submit(self._settle, processing)
+        self._in_flight.append(batch)
+        metrics.IN_FLIGHT.set(len(self._in_flight))
+
+    def _process(self, batch: _Batch[In]) -> Processed:
+        if not batch.inputs:
+            return Processed([])
+        with traced(traceparent_of(batch.records[0].headers)), metrics.STAGE_SECONDS.labels("process").time():
+            return self._stage.process(batch.inputs)
+
+    @staticmethod
+    def _settle(processing: Future[Processed]) -> tuple[Processed, Sequence[Outgoing]]:
+        processed = processing.result()
+        if processed.settle is None:
+            return processed, ()
+        with metrics.STAGE_SECONDS.labels("settle").time():
+            return processed, processed.settle()
+
+    def _finish(self, batch: _Batch[In]) -> None:
+        assert batch.done is not None
+        processed, settled = batch.done.result()
+        if len(processed.results) != len(batch.inputs):
+            raise RuntimeError(f"{len(batch.inputs)} inputs, {len(processed.results)} results")
+        outgoing: list[Outgoing] = []
+        accepted = iter(processed.results)
+        undecodable = {id(record) for record, _ in batch.refused}
+        refused = list(batch.refused)
+        for record in batch.records:
+            if id(record) in undecodable:
+                continue
+            result = next(accepted)
+            if isinstance(result, Refused):
+                refused.append((record, result))
+                outgoing.extend(result.instead)
+            else:
+                outgoing.extend(result)
+        outgoing.extend(settled)
+        outgoing.extend(self._dead_letter(record, result.error) for record, result in refused)
+        if self._subscriber.lease_seconds() <= 0:
+            raise Fenced("the lease ran out before publishing")
+        with metrics.STAGE_SECONDS.labels("publish").time():
+            if outgoing:
+                self._publisher.publish(outgoing)
+        with metrics.STAGE_SECONDS.labels("commit").time():
+            self._subscriber.commit(batch.next_offsets())
+        metrics.BATCHES.labels("ok").inc()
+        metrics.IN_FLIGHT.set(max(0, len(self._in_flight) - 1))
+        self._health.ready("pipeline")
+        self._report_lag(self._subscriber.lag())
+        self._breaker.count(len(refused), len(batch.records))
+
+    def _dead_letter(self, record: Incoming, error: InvalidRecord) -> Outgoing:
+        metrics.DEAD_LETTERS.labels(error.reason).inc()
+        log.warning(
+            "dead letter",
+            extra={"reason": error.reason, "detail": error.detail, "topic": record.topic,
+                   "partition": record.partition, "offset": record.offset},
+        )  # fmt: skip
+        letter = DeadLetter(
+            record.topic, record.partition, record.offset, record.key, record.value or b"", record.headers,
+            error.reason, error.detail, self._service, self._clock(),
+        )  # fmt: skip
+        key = f"{record.topic}/{record.partition}/{record.offset}".encode()
+        return Outgoing(DEAD_LETTERS.name, key, codec.encode_dead_letter(letter), 0)
+
+    @staticmethod
+    def _report_lag(lag: Mapping[tuple[str, int], int]) -> None:
+        for (topic, partition), behind in lag.items():
+            metrics.LAG.labels(topic, str(partition)).set(behind)
+
+    def _abandon(self) -> dict[tuple[str, int], int]:
+        """Let everything in flight end, drop it, and return the offsets where it began."""
+        first: dict[tuple[str, int], int] = {}
+        for batch in self._in_flight:
+            if batch.done is not None:
+                batch.done.exception()
+            for partition, offset in batch.first_offsets().items():
+                first.setdefault(partition, offset)
+        for record in self._buffer:
+            first.setdefault((record.topic, record.partition), record.offset)
+        self._in_flight.clear()
+        self._buffer.clear()
+        self._buffered_bytes = 0
+        metrics.IN_FLIGHT.set(0)
+        return first
+
+    def _put_off(self, error: Unavailable) -> None:
+        metrics.BATCHES.labels("retried").inc()
+        metrics.RETRIES.labels(error.dependency).inc()
+        self._health.not_ready("pipeline", str(error))
+        log.warning("batch put off", extra={"error": str(error), "retry_after_seconds": error.retry_after_seconds})
+        self._subscriber.rewind(self._abandon())
+        self._stage.reset()
+        self._subscriber.pause()
+        deadline = time.monotonic() + error.retry_after_seconds
+        while time.monotonic() < deadline and not self._stopping.is_set():
+            self._beat = time.monotonic()
+            try:
+                # A rebalance in here may deliver records of fresh partitions: they are batched as always.
+                self._take(self._subscriber.poll(self._settings.batch_records, 0.1))
+            except Unavailable:
+                self._stopping.wait(0.1)
+        self._subscriber.resume()
+
+    def _start_over(self, error: Fenced) -> None:
+        metrics.BATCHES.labels("fenced").inc()
+        log.warning("fenced: dropping what is in flight", extra={"error": str(error)})
+        self._subscriber.rewind(self._abandon())
+        self._stage.reset()
+
+    def _drain(self) -> None:
+        deadline = time.monotonic() + self._settings.drain_seconds
+        self._buffer.clear()
+        try:
+            while self._in_flight and time.monotonic() < deadline:
+                self._wait_oldest(max(0.0, deadline - time.monotonic()))
+                if not self._is_done(self._in_flight[0]):
+                    break
+                self._finish(self._in_flight.popleft())
+        except (Unavailable, Fenced) as error:
+            log.warning("stopped with work in flight; it will be read again", extra={"error": str(error)})

@@ -1,0 +1,61 @@
+"""How every service starts and stops: signals, exit codes, the health server, the loop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from driftline import __version__
+from driftline.core import logs, metrics
+from driftline.core.errors import Unavailable
+from driftline.core.health import Health, serve
+from driftline.core.runner import Runner
+from driftline.core.settings import ServiceSettings
+
+log = logging.getLogger(__name__)
+
+
+def begin(service: str, settings: ServiceSettings) -> None:
+    """Logs, build info, and the effective settings in the log."""
+    logs.configure(service, settings.telemetry.log_level)
+    metrics.BUILD_INFO.labels(__version__, service).set(1)
+    log.info("starting", extra={"version": __version__, "settings": settings.model_dump(mode="json")})
+
+
+def patiently(call: Callable[[], Any], what: str, stop: threading.Event, every_seconds: float = 1.0) -> Any:
+    """Call until it no longer raises Unavailable: a service may start before its dependencies."""
+    while not stop.is_set():
+        try:
+            return call()
+        except Unavailable as error:
+            log.warning("waiting", extra={"for": what, "error": str(error)})
+            stop.wait(every_seconds)
+    raise SystemExit(0)
+
+
+def on_signals(handle: Callable[[], None]) -> None:
+    def handler(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        handle()
+
+    signal.signal(signal.SIGTERM, handler)
+    signal.signal(signal.SIGINT, handler)
+
+
+def run_stage(service: str, host: str, port: int, health: Health, runner: Runner[Any]) -> int:
+    """Serve health and metrics, run until SIGTERM, and return the exit code: 0, or 1 after a bug."""
+    server = serve(host, port, health, runner.alive)
+    on_signals(runner.stop)
+    try:
+        runner.run()
+        log.info("stopped")
+        return 0
+    except Exception:
+        log.exception("stopping: offsets of what was in flight are not committed", extra={"service": service})
+        return 1
+    finally:
+        server.shutdown()

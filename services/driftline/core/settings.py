@@ -1,0 +1,182 @@
+"""Settings: frozen, typed, documented, read once at start.
+
+Every setting is an environment variable `DRIFTLINE_<SECTION>__<FIELD>`, or a key of the YAML file that
+`DRIFTLINE_CONFIG` names (the environment wins). Secrets come from files and are never printed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+_S = TypeVar("_S", bound="ServiceSettings")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KafkaSettings(Section):
+    """The brokers and how the pipeline's topics are named."""
+
+    bootstrap_servers: str = Field("localhost:9092", description="host:port, comma-separated")
+    topic_prefix: str = Field("driftline.", description="put before every topic's name")
+    partitions: int = Field(8, ge=1, le=10_000, description="partitions of changes, vectors, documents, receipts")
+    replicas: int = Field(1, ge=1, le=9, description="replication factor of new topics")
+    session_timeout_ms: int = Field(10_000, ge=3_000, le=300_000, description="a silent member loses its partitions")
+    heartbeat_interval_ms: int = Field(2_000, ge=200, le=60_000)
+    max_request_bytes: int = Field(8_000_000, ge=100_000, description="largest record and produce request")
+    compression: Literal["none", "gzip"] = Field("none", description="of produced batches")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    sasl_username: str = ""
+    sasl_password_file: Path | None = Field(None, description="file that holds the password")
+    ssl_cafile: Path | None = Field(None, description="PEM file of the authorities to trust")
+
+    @model_validator(mode="after")
+    def _heartbeats_fit(self) -> KafkaSettings:
+        if self.heartbeat_interval_ms * 3 > self.session_timeout_ms:
+            raise ValueError("heartbeat_interval_ms must be at most a third of session_timeout_ms")
+        return self
+
+
+class TritonSettings(Section):
+    """The inference server."""
+
+    url: str = Field("localhost:8001", description="gRPC address, host:port")
+    timeout_seconds: float = Field(60.0, gt=0, le=3600, description="of one request")
+    max_in_flight: int = Field(4, ge=1, le=256, description="requests at once, per service process")
+
+
+class MilvusSettings(Section):
+    """The vector database."""
+
+    uri: str = Field("http://localhost:19530", description="http(s)://host:port")
+    token_file: Path | None = Field(None, description="file that holds user:password or an API key")
+    database: str = Field("", description="Milvus database; empty is the default one")
+    prefix: str = Field("driftline_", pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$", description="of Milvus collection names")
+    timeout_seconds: float = Field(30.0, gt=0, le=600, description="of one call")
+    shards: int = Field(1, ge=1, le=64, description="shards of new collections")
+    hnsw_m: int = Field(16, ge=4, le=64)
+    hnsw_ef_construction: int = Field(200, ge=8, le=2_000)
+    hnsw_ef: int = Field(128, ge=8, le=32_768, description="search breadth; raised to the limit of a larger search")
+
+
+class RedisSettings(Section):
+    """The cache. Optional: nothing fails without it."""
+
+    url: str = Field("", description="redis://host:port/db; empty switches caching off")
+    password_file: Path | None = None
+    timeout_seconds: float = Field(0.1, gt=0, le=5)
+    retry_seconds: float = Field(2.0, gt=0, le=60, description="pause after a failure before it is asked again")
+
+
+class RunnerSettings(Section):
+    """How a stage takes records: batches are cut by count, bytes or age, whichever comes first."""
+
+    batch_records: int = Field(512, ge=1, le=20_000)
+    batch_bytes: int = Field(8_000_000, ge=1_000)
+    batch_age_seconds: float = Field(0.02, ge=0, le=10)
+    max_in_flight: int = Field(2, ge=1, le=16, description="batches between poll and commit")
+    drain_seconds: float = Field(25.0, gt=0, le=600, description="to finish what is in flight after SIGTERM")
+    dead_letter_limit: float = Field(
+        0.5, gt=0, le=1, description="stop when more than this share of the last window was dead-lettered"
+    )
+    dead_letter_window: int = Field(2_000, ge=10, description="records the share is measured over")
+
+
+class HttpSettings(Section):
+    """The listening side. Loopback unless told otherwise."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(0, ge=0, le=65_535)
+    grpc_port: int = Field(0, ge=0, le=65_535, description="0 switches gRPC off")
+    max_body_bytes: int = Field(10_000_000, ge=1_000, description="of one request that is not streamed")
+
+
+class AuthSettings(Section):
+    """API keys. On unless switched off for local use."""
+
+    mode: Literal["api_key", "off"] = "api_key"
+    keys_file: Path | None = Field(None, description="lines of `name role key`; role: search, write or admin")
+
+    @model_validator(mode="after")
+    def _keys_given(self) -> AuthSettings:
+        if self.mode == "api_key" and self.keys_file is None:
+            raise ValueError("auth.keys_file is required while auth.mode is api_key (or set auth.mode to off)")
+        return self
+
+
+class TelemetrySettings(Section):
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    metrics_host: str = Field("127.0.0.1", description="where health and metrics listen")
+    metrics_port: int = Field(0, ge=0, le=65_535, description="health and metrics of services without an API")
+    otlp_endpoint: str = Field("", description="OpenTelemetry collector (HTTP); empty switches traces off")
+
+
+class ServiceSettings(BaseSettings):
+    """What every service has."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DRIFTLINE_", env_nested_delimiter="__", frozen=True, extra="ignore", validate_default=False
+    )
+
+    kafka: KafkaSettings = KafkaSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _YamlSource(settings_cls)
+
+
+class _YamlSource(PydanticBaseSettingsSource):
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        path = os.environ.get("DRIFTLINE_CONFIG", "")
+        if not path:
+            return {}
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        if not isinstance(content, dict):
+            raise ValueError(f"{path}: expected a mapping of sections")  # noqa: TRY004 - a settings error, like the rest
+        known = self.settings_cls.model_fields
+        return {key: value for key, value in content.items() if key in known}
+
+
+def load(kind: type[_S]) -> _S:
+    """Read the settings, or end the process with one clear line per wrong one (exit 78, EX_CONFIG)."""
+    try:
+        return kind()
+    except ValidationError as error:
+        for problem in error.errors():
+            path = "__".join(str(part).upper() for part in problem["loc"])
+            given = "" if isinstance(problem["input"], dict) else f" (given: {problem['input']!r})"
+            print(f"driftline: setting DRIFTLINE_{path}: {problem['msg']}{given}", file=sys.stderr)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        print(f"driftline: settings: {error}", file=sys.stderr)
+    raise SystemExit(78)
+
+
+def read_secret(path: Path | None) -> SecretStr | None:
+    """The content of a secret file, stripped. Ends the start with one clear line if it cannot be read."""
+    if path is None:
+        return None
+    try:
+        return SecretStr(path.read_text(encoding="utf-8").strip())
+    except OSError as error:
+        print(f"driftline: secret file {path}: {error.strerror}", file=sys.stderr)
+        raise SystemExit(78) from error

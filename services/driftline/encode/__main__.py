@@ -1,0 +1,44 @@
+"""Run the encode service: settings -> adapters -> stage -> run."""
+
+from __future__ import annotations
+
+import threading
+
+from driftline.adapters.kafka import KafkaLogReader, KafkaPublisher, KafkaSubscriber
+from driftline.adapters.redis import RedisCache
+from driftline.adapters.triton import TritonEmbedder
+from driftline.core import service
+from driftline.core.control import ControlFollower, ControlView
+from driftline.core.health import Health
+from driftline.core.runner import Runner
+from driftline.core.settings import load
+from driftline.core.topics import CHANGES
+from driftline.encode.settings import EncodeSettings
+from driftline.encode.stage import Change, EncodeStage, decode
+
+
+def main() -> int:
+    settings = load(EncodeSettings)
+    service.begin("encode", settings)
+    health = Health()
+    health.not_ready("assignment", "no partitions assigned yet")
+    view = ControlView()
+    follower = ControlFollower(KafkaLogReader(settings.kafka), view)
+    service.patiently(follower.start, "kafka", threading.Event())
+    stage = EncodeStage(view, TritonEmbedder(settings.triton), RedisCache(settings.redis), settings.encode)
+    publisher = KafkaPublisher(settings.kafka)
+    subscriber = KafkaSubscriber(settings.kafka, settings.encode.group, [CHANGES.name])
+    runner: Runner[Change] = Runner(
+        service="encode", subscriber=subscriber, publisher=publisher, stage=stage, decode=decode,
+        settings=settings.runner, health=health, process_workers=settings.runner.max_in_flight,
+    )  # fmt: skip
+    subscriber.subscribe(runner)
+    code = service.run_stage("encode", settings.telemetry.metrics_host, settings.telemetry.metrics_port, health, runner)
+    subscriber.close()
+    publisher.close()
+    follower.close()
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,90 @@
+"""What index does beside its stage: stores of created and deleted collections, and old tombstones."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from driftline.core.collections import Collection
+from driftline.core.control import ControlView
+from driftline.core.errors import Unavailable
+from driftline.core.ports import VectorStore
+from driftline.core.records import Clock, now_us
+
+log = logging.getLogger(__name__)
+_DAY_US = 86_400 * 1_000_000
+
+
+class Housekeeper:
+    """Works on a thread of its own, and tries again what failed. Every replica does all of it: it is idempotent."""
+
+    def __init__(
+        self, view: ControlView, store: VectorStore, tombstone_days: float, clock: Clock = now_us,
+        every_seconds: float = 600.0,
+    ) -> None:  # fmt: skip
+        self._view = view
+        self._store = store
+        self._tombstone_us = int(tombstone_days * _DAY_US)
+        self._clock = clock
+        self._every = every_seconds
+        self._pending: dict[str, Collection] = {}
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
+
+    def notice(self, collection: Collection) -> None:
+        """A collection was created or deleted."""
+        with self._lock:
+            self._pending[collection.uid] = collection
+        self._wake.set()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._wake.set()
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        due = 0.0
+        while not self._stop.is_set():
+            self._work()
+            if due <= 0:
+                due = self._every
+                self.purge()
+            self._wake.wait(5.0)
+            self._wake.clear()
+            due -= 5.0
+
+    def _work(self) -> None:
+        with self._lock:
+            pending = list(self._pending.values())
+        for collection in pending:
+            try:
+                self.settle(collection)
+            except Unavailable as error:
+                log.warning("will try again", extra={"collection": collection.name, "error": str(error)})
+                continue
+            with self._lock:
+                if self._pending.get(collection.uid) is collection:
+                    del self._pending[collection.uid]
+
+    def settle(self, collection: Collection) -> None:
+        """Make the stores of a live collection, drop those of a deleted one. Raises Unavailable."""
+        for generation in collection.generations:
+            target = collection.target(generation, self._view.space(generation.space).dimension)
+            if collection.deleted:
+                self._store.drop(target)
+            else:
+                self._store.ensure(target)
+
+    def purge(self) -> None:
+        try:
+            purged = self._store.purge_tombstones(self._clock() - self._tombstone_us)
+        except Unavailable as error:
+            log.warning("tombstones not purged", extra={"error": str(error)})
+            return
+        if purged:
+            log.info("tombstones purged", extra={"count": purged})

@@ -1,0 +1,155 @@
+"""Run the ingest service: settings -> adapters -> servers -> run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from driftline.adapters.kafka import KafkaLogReader, KafkaPublisher, KafkaSubscriber, KafkaTopicAdmin
+from driftline.adapters.milvus import MilvusStore
+from driftline.adapters.triton import TritonEmbedder
+from driftline.core import service
+from driftline.core.control import ControlFollower, ControlView, ControlWriter
+from driftline.core.errors import Unavailable
+from driftline.core.health import Health
+from driftline.core.provision import ensure_topics, register_changes, register_log
+from driftline.core.receipts import ReceiptTail
+from driftline.core.runner import Runner
+from driftline.core.settings import load
+from driftline.core.topics import CONTROL
+from driftline.ingest.accept import Acceptor
+from driftline.ingest.collections import Collections
+from driftline.ingest.rpc import SERVICE, IngestRpc, register
+from driftline.ingest.server import create_app
+from driftline.ingest.settings import IngestSettings
+from driftline.ingest.sources import Source, SourceStage, read_sources, source_log
+from driftline.web.auth import Keys
+from driftline.web.serve import serve_http, start_grpc, watch
+
+log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    settings = load(IngestSettings)
+    service.begin("ingest", settings)
+    keys = Keys(settings.auth)
+    sources = _sources(settings)
+    health = Health()
+    publisher = KafkaPublisher(settings.kafka)
+    service.patiently(lambda: _provision(settings, publisher), "kafka", threading.Event())
+    view = ControlView()
+    follower = ControlFollower(KafkaLogReader(settings.kafka), view)
+    service.patiently(follower.start, "kafka", threading.Event())
+    tail = ReceiptTail(KafkaLogReader(settings.kafka))
+    service.patiently(tail.start, "kafka", threading.Event())
+    store = MilvusStore(settings.milvus)
+    acceptor = Acceptor(view, publisher, tail, settings.ingest.max_pending)
+    collections = Collections(
+        view, ControlWriter(publisher, follower), TritonEmbedder(settings.triton), store, settings.milvus.prefix
+    )
+    watch(health, {"kafka": _kafka_check(settings)})
+    rpc = IngestRpc(keys, view, acceptor, settings.ingest.max_wait_seconds)
+    grpc_server = start_grpc(settings.http, [(SERVICE, lambda server: register(rpc, server))], health)
+    source_runner = _start_sources(settings, sources, view, publisher, health) if sources else None
+    app = create_app(settings, keys, health, view, acceptor, collections, store)
+    serve_http(app, settings.http)
+    if source_runner is not None:
+        source_runner()
+    if grpc_server is not None:
+        grpc_server.stop(5).wait()
+    tail.close()
+    follower.close()
+    publisher.close()
+    return 0
+
+
+def _sources(settings: IngestSettings) -> list[Source]:
+    if settings.ingest.sources_file is None:
+        return []
+    try:
+        return read_sources(settings.ingest.sources_file)
+    except (OSError, ValueError) as error:
+        print(f"driftline: ingest.sources_file: {error}", file=sys.stderr)
+        raise SystemExit(78) from error
+
+
+def _provision(settings: IngestSettings, publisher: KafkaPublisher) -> None:
+    """Make the topics that are missing: an ingest that starts first must not wait for a person."""
+    admin = KafkaTopicAdmin(settings.kafka)
+    reader = KafkaLogReader(settings.kafka)
+    try:
+        for report in ensure_topics(admin, settings.kafka):
+            for problem in report.problems:
+                log.error("topic differs", extra={"topic": report.topic, "problem": problem})
+        register_changes(admin, reader, publisher)
+    finally:
+        reader.close()
+        admin.close()
+
+
+def _kafka_check(settings: IngestSettings) -> Callable[[], None]:
+    reader = KafkaLogReader(settings.kafka)
+    return lambda: _read_ends(reader)
+
+
+def _read_ends(reader: KafkaLogReader) -> None:
+    if not reader.ends(CONTROL.name):
+        raise Unavailable("kafka", "the control topic has no partitions")
+
+
+def _start_sources(
+    settings: IngestSettings, sources: list[Source], view: ControlView, publisher: KafkaPublisher, health: Health
+) -> Callable[[], None]:
+    """Read the sources on a thread; a bug there ends the whole service. Returns what stops it."""
+    plain = settings.kafka.model_copy(update={"topic_prefix": ""})
+    service.patiently(lambda: _register_sources(settings, plain, sources, publisher), "sources", threading.Event())
+    subscriber = KafkaSubscriber(settings.kafka, settings.ingest.sources_group, [s.topic for s in sources], prefix="")
+    stage = SourceStage(sources, view)
+    runner: Runner[Any] = Runner(
+        service="ingest", subscriber=subscriber, publisher=publisher, stage=stage, decode=stage.decode,
+        settings=settings.runner, health=health,
+    )  # fmt: skip
+    subscriber.subscribe(runner)
+
+    def run() -> None:
+        try:
+            runner.run()
+        except Exception:
+            log.exception("stopping: a source failed")
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            subscriber.close()
+
+    thread = threading.Thread(target=run, name="sources")
+    thread.start()
+
+    def stop() -> None:
+        runner.stop()
+        thread.join()
+
+    return stop
+
+
+def _register_sources(
+    settings: IngestSettings, plain: Any, sources: list[Source], publisher: KafkaPublisher
+) -> None:
+    admin = KafkaTopicAdmin(plain)
+    reader = KafkaLogReader(settings.kafka)
+    try:
+        for source in sources:
+            found = admin.describe(source.topic)
+            if found is None:
+                raise Unavailable("kafka", f"source topic {source.topic!r} does not exist")
+            register_log(source_log(source.topic), found[0], reader, publisher)
+    finally:
+        reader.close()
+        admin.close()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,35 @@
+"""Settings of the ingest service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from driftline.core.settings import (
+    AuthSettings,
+    HttpSettings,
+    MilvusSettings,
+    RunnerSettings,
+    Section,
+    ServiceSettings,
+    TritonSettings,
+)
+
+
+class IngestSection(Section):
+    max_pending: int = Field(20_000, ge=1, description="accepted events that Kafka has not acknowledged; over it: 429")
+    bulk_lines: int = Field(500, ge=1, le=10_000, description="lines of a bulk request handled at once")
+    max_line_bytes: int = Field(200_000, ge=1_000, description="longest line of a bulk request")
+    max_wait_seconds: float = Field(60.0, gt=0, le=600, description="longest wait=searchable")
+    sources_file: Path | None = Field(None, description="YAML file of sources (docs/sources.md)")
+    sources_group: str = Field("driftline-sources", description="consumer group of the sources")
+
+
+class IngestSettings(ServiceSettings):
+    http: HttpSettings = HttpSettings(port=8080)
+    auth: AuthSettings = AuthSettings.model_construct(mode="api_key", keys_file=None)
+    milvus: MilvusSettings = MilvusSettings()
+    triton: TritonSettings = TritonSettings()
+    runner: RunnerSettings = RunnerSettings(batch_records=500, batch_age_seconds=0.02)
+    ingest: IngestSection = IngestSection()

@@ -1,0 +1,1 @@
+"""`driftline up`: the real servers and the services as processes on one machine."""

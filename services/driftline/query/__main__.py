@@ -1,0 +1,49 @@
+"""Run the query service: settings -> adapters -> servers -> run."""
+
+from __future__ import annotations
+
+import threading
+
+from driftline.adapters.kafka import KafkaLogReader
+from driftline.adapters.milvus import MilvusStore
+from driftline.adapters.redis import RedisCache
+from driftline.adapters.triton import TritonEmbedder
+from driftline.core import service
+from driftline.core.control import ControlFollower, ControlView
+from driftline.core.health import Health
+from driftline.core.receipts import ReceiptTail
+from driftline.core.settings import load
+from driftline.query.rpc import SERVICE, SearchRpc, register
+from driftline.query.search import Searcher
+from driftline.query.server import create_app
+from driftline.query.settings import QuerySettings
+from driftline.web.auth import Keys
+from driftline.web.serve import serve_http, start_grpc, watch
+
+
+def main() -> int:
+    settings = load(QuerySettings)
+    service.begin("query", settings)
+    keys = Keys(settings.auth)
+    health = Health()
+    view = ControlView()
+    follower = ControlFollower(KafkaLogReader(settings.kafka), view)
+    service.patiently(follower.start, "kafka", threading.Event())
+    tail = ReceiptTail(KafkaLogReader(settings.kafka))
+    service.patiently(tail.start, "kafka", threading.Event())
+    embedder = TritonEmbedder(settings.triton)
+    store = MilvusStore(settings.milvus)
+    searcher = Searcher(view, embedder, store, RedisCache(settings.redis), tail, settings.query)
+    watch(health, {"triton": embedder.ping, "milvus": store.ping})
+    rpc = SearchRpc(keys, searcher)
+    grpc_server = start_grpc(settings.http, [(SERVICE, lambda server: register(rpc, server))], health)
+    serve_http(create_app(settings, keys, health, searcher), settings.http)
+    if grpc_server is not None:
+        grpc_server.stop(5).wait()
+    tail.close()
+    follower.close()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

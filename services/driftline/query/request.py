@@ -1,0 +1,115 @@
+"""What a search asks for, checked. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import math
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from driftline.core.errors import InvalidRequest
+
+MAX_QUERY_CHARACTERS = 20_000
+
+
+class VectorInput(BaseModel):
+    """A query vector. `space`, a fingerprint, is compared with the collection's when given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    values: list[float | int] = Field(min_length=1, max_length=32_768)
+    space: str = ""
+
+
+class SearchBody(BaseModel):
+    """One search: exactly one of `text`, `vector` and `document`."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "text": "comfortable running shoes",
+                    "limit": 5,
+                    "filter": {"and": [{"field": "kind", "eq": "shoe"}, {"field": "price", "lt": 100}]},
+                    "output_fields": ["title"],
+                }
+            ]
+        },
+    )
+
+    text: str | None = Field(None, description="encoded by the collection's encoder")
+    vector: VectorInput | None = Field(None, description="a vector of the collection's own space")
+    document: str | None = Field(None, description="id of a stored document: find more like it")
+    limit: int = Field(10, ge=1, description="hits to return")
+    offset: int = Field(0, ge=0, description="hits to leave out before the first")
+    cursor: str | None = Field(None, description="`next_cursor` of the page before, with an otherwise equal search")
+    filter: dict[str, Any] | None = Field(None, description="the filter language of docs/search.md")
+    output_fields: list[str] | None = Field(None, description="fields to return; left out: all; empty: none")
+    min_score: float | int | None = Field(None, description="leave out hits under this score")
+    tenant: str | None = Field(None, description="required by collections with tenancy")
+    after: str | None = Field(None, description="token of a change: wait until it is visible")
+    timeout_seconds: float | int = Field(10.0, gt=0, le=600, description="longest wait for `after`")
+    explain: bool = Field(False, description="tell how the answer came about")
+
+
+class BatchBody(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    searches: list[SearchBody] = Field(min_length=1)
+
+
+def parse(raw: Any, where: str = "") -> SearchBody:
+    """Raises InvalidRequest naming the first wrong field."""
+    try:
+        body = SearchBody.model_validate(raw)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join([*([where] if where else []), *(str(p) for p in problem["loc"])])
+        raise InvalidRequest("invalid_search", problem["msg"], field or "body") from error
+    given = [name for name in ("text", "vector", "document") if getattr(body, name) is not None]
+    if len(given) != 1:
+        found = " and ".join(given) or "none of them"
+        raise InvalidRequest("invalid_search", f"expected exactly one of text, vector and document, found {found}", where or "text")
+    if body.text is not None and not body.text.strip():
+        raise InvalidRequest("empty_text", "expected a text that is not empty", "text")
+    if body.text is not None and len(body.text) > MAX_QUERY_CHARACTERS:
+        raise InvalidRequest("invalid_search", f"expected at most {MAX_QUERY_CHARACTERS} characters", "text")
+    if body.vector is not None and not all(math.isfinite(v) for v in body.vector.values):
+        raise InvalidRequest("non_finite_vector", "expected finite numbers", "vector.values")
+    if body.min_score is not None and not math.isfinite(body.min_score):
+        raise InvalidRequest("invalid_search", "expected a finite number", "min_score")
+    if body.cursor is not None and body.offset:
+        raise InvalidRequest("invalid_search", "give an offset or a cursor, not both", "cursor")
+    return body
+
+
+def digest(body: SearchBody) -> str:
+    """What makes two searches the same, their page and their waiting left out."""
+    same = body.model_dump(exclude={"offset", "cursor", "after", "timeout_seconds", "explain"})
+    return hashlib.blake2b(orjson.dumps(same, option=orjson.OPT_SORT_KEYS), digest_size=12).hexdigest()
+
+
+def make_cursor(body: SearchBody, offset: int) -> str:
+    return base64.urlsafe_b64encode(f"{digest(body)}:{offset}".encode()).decode().rstrip("=")
+
+
+def offset_of(body: SearchBody) -> int:
+    """Where the page begins. Raises InvalidRequest for a cursor of another search."""
+    if body.cursor is None:
+        return body.offset
+    try:
+        padded = body.cursor + "=" * (-len(body.cursor) % 4)
+        owner, _, offset = base64.urlsafe_b64decode(padded).decode().partition(":")
+        start = int(offset)
+    except (ValueError, binascii.Error) as error:
+        raise InvalidRequest("invalid_cursor", "expected a next_cursor of an earlier answer", "cursor") from error
+    if owner != digest(body) or start < 0:
+        raise InvalidRequest("invalid_cursor", "the cursor belongs to another search", "cursor")
+    return start

@@ -1,0 +1,89 @@
+"""The gRPC twin of the query API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from driftline.core.errors import DriftlineError
+from driftline.query import request as requests
+from driftline.query.search import Searcher
+from driftline.web.app import parse_json
+from driftline.web.auth import Denied, Keys
+from driftline.web.serve import abort_with, authorize
+from driftline.wire.v1 import search_pb2, search_pb2_grpc
+
+SERVICE = "driftline.v1.SearchService"
+
+
+def _body(r: Any) -> requests.SearchBody:
+    """The request as the REST body it stands for. Raises InvalidRequest."""
+    raw: dict[str, Any] = {"limit": r.limit or 10, "offset": r.offset, "explain": r.explain}
+    match r.WhichOneof("query"):
+        case "text":
+            raw["text"] = r.text
+        case "vector":
+            raw["vector"] = {"values": list(r.vector.values), "space": r.vector.space}
+        case "document":
+            raw["document"] = r.document.id
+    if r.filter_json:
+        raw["filter"] = parse_json(r.filter_json.encode(), "filter_json")
+    if r.output_fields:
+        raw["output_fields"] = list(r.output_fields)
+    if r.HasField("min_score"):
+        raw["min_score"] = r.min_score
+    raw |= {name: getattr(r, name) for name in ("cursor", "tenant", "after", "timeout_seconds") if getattr(r, name)}
+    return requests.parse(raw)
+
+
+def _response(answer: dict[str, Any]) -> search_pb2.SearchResponse:
+    hits = [
+        search_pb2.Hit(
+            id=h["id"], score=h["score"], version=h["version"], chunk=h["chunk"], text=h["text"],
+            fields_json=orjson.dumps(h.get("fields", {})),
+        )
+        for h in answer["hits"]
+    ]  # fmt: skip
+    return search_pb2.SearchResponse(
+        hits=hits,
+        next_cursor=answer.get("next_cursor", ""),
+        took_ms=answer["took_ms"],
+        cached=answer["cached"],
+        explain_json=orjson.dumps(answer["explain"]).decode() if "explain" in answer else "",
+    )
+
+
+class SearchRpc(search_pb2_grpc.SearchServiceServicer):
+    def __init__(self, keys: Keys, searcher: Searcher) -> None:
+        self._keys = keys
+        self._searcher = searcher
+
+    def Search(self, request: Any, context: Any) -> Any:
+        try:
+            authorize(self._keys, context, "search")
+            return _response(self._searcher.search(request.collection, _body(request)))
+        except (DriftlineError, Denied) as error:
+            return abort_with(context, error)
+
+    def BatchSearch(self, request: Any, context: Any) -> Any:
+        try:
+            authorize(self._keys, context, "search")
+            answers = [_response(self._searcher.search(r.collection, _body(r))) for r in request.searches]
+            return search_pb2.BatchSearchResponse(results=answers)
+        except (DriftlineError, Denied) as error:
+            return abort_with(context, error)
+
+    def GetDocument(self, request: Any, context: Any) -> Any:
+        try:
+            authorize(self._keys, context, "search")
+            found = self._searcher.document(request.collection, request.id, request.tenant or None)
+            return search_pb2.GetDocumentResponse(
+                id=found.id, version=found.version, fields_json=found.fields_json, chunks=len(found.chunks)
+            )
+        except (DriftlineError, Denied) as error:
+            return abort_with(context, error)
+
+
+def register(servicer: SearchRpc, server: Any) -> None:
+    search_pb2_grpc.add_SearchServiceServicer_to_server(servicer, server)

@@ -1,0 +1,77 @@
+"""The REST API of query."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any
+
+import orjson
+from fastapi import FastAPI, Query, Request
+from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
+
+from driftline.core.errors import DriftlineError, InvalidRequest
+from driftline.core.health import Health
+from driftline.query import request as requests
+from driftline.query.request import BatchBody, SearchBody
+from driftline.query.search import Searcher
+from driftline.query.settings import QuerySettings
+from driftline.web import app as web
+from driftline.web.auth import Keys
+from driftline.web.problems import problem_of
+
+_DESCRIPTION = """
+Search collections by text, by a vector of the collection's space, or by a stored document. Higher scores are nearer.
+Filters are a small typed JSON language (docs/search.md).
+"""
+
+
+def _schema(model: Any) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
+
+
+def create_app(settings: QuerySettings, keys: Keys, health: Health, searcher: Searcher) -> FastAPI:
+    app = web.create("Driftline query", _DESCRIPTION, health)
+    limit = settings.http.max_body_bytes
+    pool = ThreadPoolExecutor(8, thread_name_prefix="batch")
+
+    @app.post("/v1/collections/{collection}/search", tags=["search"],
+              dependencies=[web.require(keys, "search")], openapi_extra=_schema(SearchBody))  # fmt: skip
+    async def search(request: Request, collection: str) -> Response:
+        """The nearest documents, best first."""
+        body = requests.parse(await web.read_json(request, limit))
+        return web.json_response(await run_in_threadpool(searcher.search, collection, body))
+
+    @app.post("/v1/collections/{collection}/search/batch", tags=["search"],
+              dependencies=[web.require(keys, "search")], openapi_extra=_schema(BatchBody))  # fmt: skip
+    async def batch_search(request: Request, collection: str) -> Response:
+        """Several searches at once. One that fails has a `problem` in its place; the others are answered."""
+        raw = await web.read_json(request, limit)
+        searches = raw.get("searches") if isinstance(raw, dict) else None
+        if not isinstance(searches, list) or not 1 <= len(searches) <= settings.query.max_batch:
+            raise InvalidRequest("invalid_search", f"expected a list of 1 to {settings.query.max_batch}", "searches")
+        bodies = [requests.parse(item, f"searches[{i}]") for i, item in enumerate(searches)]
+
+        def one(body: SearchBody) -> dict[str, Any]:
+            try:
+                return searcher.search(collection, body)
+            except DriftlineError as error:
+                return {"problem": problem_of(error)}
+
+        answers = await run_in_threadpool(lambda: list(pool.map(one, bodies)))
+        return web.json_response({"results": answers})
+
+    @app.get("/v1/collections/{collection}/documents/{document_id:path}", tags=["documents"],
+             dependencies=[web.require(keys, "search")])  # fmt: skip
+    def get_document(
+        collection: str, document_id: str, tenant: Annotated[str | None, Query()] = None
+    ) -> Response:
+        """One stored document, read strongly: every acknowledged write is seen."""
+        found = searcher.document(collection, document_id, tenant)
+        body = {
+            "id": found.id, "version": found.version, "fields": orjson.loads(found.fields_json),
+            "chunks": list(found.chunks),
+        }  # fmt: skip
+        return web.json_response(body)
+
+    return app

@@ -1,0 +1,33 @@
+"""Settings of the query service."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from driftline.core.settings import (
+    AuthSettings,
+    HttpSettings,
+    MilvusSettings,
+    RedisSettings,
+    Section,
+    ServiceSettings,
+    TritonSettings,
+)
+
+
+class QuerySection(Section):
+    max_limit: int = Field(1_000, ge=1, le=10_000, description="most hits of one search")
+    max_window: int = Field(10_000, ge=10, le=16_000, description="most hits a search may page through")
+    max_batch: int = Field(64, ge=1, le=1_000, description="most searches of one batch")
+    max_wait_seconds: float = Field(60.0, gt=0, le=600, description="longest wait for `after`")
+    embedding_ttl_seconds: int = Field(86_400, ge=1, description="how long a query's embedding is cached")
+    result_ttl_seconds: int = Field(300, ge=0, description="how long a result is cached; 0 switches that off")
+
+
+class QuerySettings(ServiceSettings):
+    http: HttpSettings = HttpSettings(port=8081)
+    auth: AuthSettings = AuthSettings.model_construct(mode="api_key", keys_file=None)
+    triton: TritonSettings = TritonSettings(timeout_seconds=10.0)
+    milvus: MilvusSettings = MilvusSettings(timeout_seconds=10.0)
+    redis: RedisSettings = RedisSettings()
+    query: QuerySection = QuerySection()

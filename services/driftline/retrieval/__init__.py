@@ -1,0 +1,1 @@
+"""Pure functions of retrieval: chunking, filters, evaluation measures. No I/O."""

@@ -1,0 +1,1 @@
+"""What the HTTP and gRPC services share: problems, API keys, health routes, the two servers."""

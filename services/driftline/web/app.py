@@ -1,0 +1,120 @@
+"""A FastAPI application with Driftline's problems, API keys, health, metrics and trace ids."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+from fastapi import Depends, FastAPI, Header, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from driftline import __version__
+from driftline.core import metrics
+from driftline.core.errors import DriftlineError, InvalidRequest
+from driftline.core.health import Health, metrics_text
+from driftline.core.logs import TRACE_HEADER, traced
+from driftline.web.auth import Denied, Keys, Role
+from driftline.web.problems import headers_of, problem, problem_of
+
+log = logging.getLogger(__name__)
+
+
+def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(content), status, headers, "application/json")
+
+
+def problem_response(body: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(body), body["status"], headers_of(body))
+
+
+def require(keys: Keys, role: Role) -> Any:
+    """A dependency that lets only keys of this role through."""
+
+    def check(
+        authorization: str = Header("", include_in_schema=False), x_api_key: str = Header("", include_in_schema=False)
+    ) -> None:
+        keys.check(authorization, x_api_key, role)
+
+    return Depends(check)
+
+
+async def read_json(request: Request, limit: int) -> Any:
+    """The request's body as JSON. Raises InvalidRequest: too large, not UTF-8, not JSON."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > limit:
+            raise InvalidRequest("body_too_large", f"expected at most {limit} bytes", "body", 413)
+    return parse_json(bytes(body))
+
+
+def parse_json(body: bytes, where: str = "body") -> Any:
+    """Strict JSON: UTF-8, no NaN or infinity."""
+    try:
+        body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("invalid_utf8", f"byte {error.start} is not valid UTF-8", where, 400) from error
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest("malformed_json", str(error), where, 400) from error
+
+
+def create(title: str, description: str, health: Health) -> FastAPI:
+    app = FastAPI(title=title, description=description, version=__version__, docs_url="/docs", redoc_url=None)
+
+    @app.middleware("http")
+    async def observe(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        with traced(request.headers.get(TRACE_HEADER, "")):
+            response = await call_next(request)
+        route = request.scope.get("route")
+        metrics.HTTP_REQUESTS.labels(getattr(route, "path", "other"), str(response.status_code)).inc()
+        return response
+
+    @app.exception_handler(DriftlineError)
+    async def on_error(request: Request, error: DriftlineError) -> Response:
+        body = problem_of(error)
+        if body["status"] >= 500:
+            log.warning("request failed", extra={"path": request.url.path, "error": str(error)})
+        return problem_response(body)
+
+    @app.exception_handler(Denied)
+    async def on_denied(request: Request, error: Denied) -> Response:
+        del request
+        return problem_response(problem_of(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid(request: Request, error: RequestValidationError) -> Response:
+        del request
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"][1:])
+        return problem_response(problem(422, "invalid_parameter", first["msg"], where))
+
+    @app.exception_handler(HTTPException)
+    async def on_http(request: Request, error: HTTPException) -> Response:
+        code = {404: "unknown_path", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+        return problem_response(problem(error.status_code, code, f"{request.method} {request.url.path}: {error.detail}"))
+
+    @app.exception_handler(Exception)
+    async def on_bug(request: Request, error: Exception) -> Response:
+        log.error("bug while answering", extra={"path": request.url.path}, exc_info=error)
+        return problem_response(problem(500, "internal", "an unexpected error; it is in the log of the service"))
+
+    @app.get("/livez", tags=["health"], summary="The process runs")
+    def livez() -> dict[str, bool]:
+        return {"alive": True}
+
+    @app.get("/readyz", tags=["health"], summary="Every dependency can be used, or why not")
+    def readyz() -> Response:
+        ready, checks = health.report()
+        return json_response({"ready": ready, "checks": checks}, 200 if ready else 503)
+
+    @app.get("/metrics", tags=["health"], summary="Prometheus metrics")
+    def prometheus() -> Response:
+        return Response(metrics_text(), media_type="text/plain; version=0.0.4")
+
+    return app

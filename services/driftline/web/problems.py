@@ -1,0 +1,57 @@
+"""Errors as RFC 9457 problem bodies: `type`, `title`, `status`, `code`, `detail`, and the `field` that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from driftline.core.errors import Conflict, DriftlineError, InvalidRequest, Overloaded, SpaceMismatch, Unavailable
+from driftline.web.auth import Denied
+
+_TITLES = {
+    400: "Bad request", 401: "Not authenticated", 403: "Not allowed", 404: "Not found", 409: "Conflict",
+    413: "Too large", 422: "Invalid request", 429: "Too many requests", 503: "Unavailable",
+}  # fmt: skip
+
+
+def problem(status: int, code: str, detail: str, field: str = "", retry_after: float = 0) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "type": f"https://driftline.dev/problems/{code}",
+        "title": _TITLES.get(status, "Error"),
+        "status": status,
+        "code": code,
+        "detail": detail,
+    }
+    if field:
+        body["field"] = field
+    if retry_after:
+        body["retry_after_seconds"] = retry_after
+    return body
+
+
+def problem_of(error: DriftlineError | Denied) -> dict[str, Any]:
+    """The problem body of an error; its `status` is the HTTP status."""
+    match error:
+        case Denied():
+            return problem(error.status, "denied", error.detail)
+        case InvalidRequest():
+            return problem(error.status, error.code, error.detail, error.field)
+        case Conflict():
+            return problem(409, error.code, error.detail)
+        case Overloaded():
+            return problem(429, "overloaded", error.detail, retry_after=error.retry_after_seconds)
+        case SpaceMismatch():
+            return problem(503, "space_mismatch", str(error), retry_after=error.retry_after_seconds)
+        case Unavailable():
+            return problem(503, "unavailable", str(error), retry_after=error.retry_after_seconds)
+        case _:
+            return problem(500, "internal", "an unexpected error; it is in the log of the service")
+
+
+def headers_of(body: Mapping[str, Any]) -> dict[str, str]:
+    headers = {"Content-Type": "application/problem+json"}
+    if "retry_after_seconds" in body:
+        headers["Retry-After"] = str(max(1, round(body["retry_after_seconds"])))
+    if body["status"] == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return headers
