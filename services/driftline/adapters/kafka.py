@@ -186,7 +186,7 @@ class KafkaSubscriber:
     def _rebalance_listener(self, listener: RebalanceListener) -> Any:
         subscriber = self
 
-        class Listener(ConsumerRebalanceListener):
+        class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
             def on_partitions_revoked(self, revoked: Any) -> None:
                 if revoked:
                     listener.on_revoked()

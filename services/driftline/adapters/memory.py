@@ -46,7 +46,13 @@ class MemoryLog:
             offset = len(entries)
             entries.append(
                 Incoming(
-                    record.topic, partition, offset, record.key, record.value, record.headers, now_us() // 1000
+                    record.topic,
+                    partition,
+                    offset,
+                    record.key,
+                    record.value,
+                    record.headers,
+                    now_us() // 1000,
                 )
             )
             return partition, offset

@@ -48,6 +48,30 @@ class _Fence(threading.local):
     timestamp: int = 0
 
 
+class _FencedCall:
+    """A write RPC of pymilvus' stub, which it calls directly (upsert) or through `future` (delete)."""
+
+    def __init__(self, call: Any, fence: _Fence, timeout_seconds: float) -> None:
+        self._call = call
+        self._fence = fence
+        self._timeout = timeout_seconds
+
+    def __call__(self, request: Any, timeout: float | None = None, metadata: Any = None) -> Any:
+        response = self._call(request, timeout=self._allowed(timeout), metadata=metadata)
+        self._fence.timestamp = max(self._fence.timestamp, response.timestamp)
+        return response
+
+    def future(self, request: Any, timeout: float | None = None, metadata: Any = None) -> Any:
+        pending = self._call.future(request, timeout=self._allowed(timeout), metadata=metadata)
+        if pending.exception() is None:
+            self._fence.timestamp = max(self._fence.timestamp, pending.result().timestamp)
+        return pending
+
+    def _allowed(self, timeout: float | None) -> float:
+        allowed = self._timeout if self._fence.guard is None else min(self._timeout, self._fence.guard())
+        return min(timeout or allowed, allowed)
+
+
 class MilvusStore:
     def __init__(self, settings: MilvusSettings) -> None:
         self._settings = settings
@@ -82,17 +106,8 @@ class MilvusStore:
         if getattr(stub, "_driftline_guarded", False):
             return
         for name in ("Upsert", "Delete"):
-            setattr(stub, name, self._guarded(getattr(stub, name)))
+            setattr(stub, name, _FencedCall(getattr(stub, name), self._fence, self._settings.timeout_seconds))
         stub._driftline_guarded = True
-
-    def _guarded(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        def guarded(request: Any, timeout: float | None = None, metadata: Any = None) -> Any:
-            allowed = self._fence.guard() if self._fence.guard is not None else self._settings.timeout_seconds
-            response = call(request, timeout=min(timeout or allowed, allowed), metadata=metadata)
-            self._fence.timestamp = max(self._fence.timestamp, response.timestamp)
-            return response
-
-        return guarded
 
     def _call(self, operation: str, call: Callable[[Any], _T]) -> _T:
         try:
@@ -161,7 +176,11 @@ class MilvusStore:
     def _create(self, client: Any, name: str, schema: Any, index: Any) -> None:
         try:
             client.create_collection(
-                name, schema=schema, index_params=index, num_shards=self._settings.shards, consistency_level="Bounded"
+                name,
+                schema=schema,
+                index_params=index,
+                num_shards=self._settings.shards,
+                consistency_level="Bounded",
             )
         except MilvusException:
             # Another replica may have been first: then it exists now, and is loaded below.
@@ -183,9 +202,7 @@ class MilvusStore:
         def read(client: Any) -> dict[str, StoredVersion]:
             live: dict[str, tuple[int, int]] = {}
             for part in _parts(keys, _KEYS_PER_CALL):
-                rows = _read(
-                    client, target.store, [f"{k}:0" for k in part], ["version", "chunks"], visible_from
-                )
+                rows = _read(client, target.store, [f"{k}:0" for k in part], ["version", "chunks"], visible_from)
                 live |= {row["pk"][:-2]: (row["version"], row["chunks"]) for row in rows}
             dead: dict[str, int] = {}
             for part in _parts(keys, _KEYS_PER_CALL):
@@ -208,8 +225,8 @@ class MilvusStore:
             for part in _parts(gone, _KEYS_PER_CALL):
                 self._call("delete", lambda c, p=part: c.delete(target.store, ids=p))  # type: ignore[misc]
             rows = [row for document in plan.upserts for row in _rows(document)]
-            for part in _parts(rows, _ROWS_PER_WRITE):
-                self._call("upsert", lambda c, p=part: self._upsert(c, target.store, p))  # type: ignore[misc]
+            for rows_part in _parts(rows, _ROWS_PER_WRITE):
+                self._call("upsert", lambda c, p=rows_part: self._upsert(c, target.store, p))  # type: ignore[misc]
             metrics.STORE_ROWS.inc(len(rows))
             return self._fence.timestamp
         finally:
@@ -280,7 +297,8 @@ class MilvusStore:
         if not bare:
             return found
         rows = self._call(
-            "fetch", lambda c: _read(c, target.store, [f"{k}:0" for k in bare], ["key", "fields"], visible_from=0)
+            "fetch",
+            lambda c: _read(c, target.store, [f"{k}:0" for k in bare], ["key", "fields"], visible_from=0),
         )
         fields = {row["key"]: row["fields"].encode() for row in rows}
         return [
@@ -311,7 +329,11 @@ class MilvusStore:
         iterator = self._call(
             "scan",
             lambda c: c.query_iterator(
-                target.store, filter="chunk >= 0", output_fields=fields, batch_size=1_000, consistency_level="Strong"
+                target.store,
+                filter="chunk >= 0",
+                output_fields=fields,
+                batch_size=1_000,
+                consistency_level="Strong",
             ),
         )
         try:
@@ -394,12 +416,21 @@ def _search_filter(query: VectorQuery) -> str:
 
 def _hit(row: Mapping[str, Any], score: float) -> ChunkHit:
     return ChunkHit(
-        row["key"], row["id"], row["version"], row["chunk"], score, row["text"], row.get("fields", "").encode()
+        row["key"],
+        row["id"],
+        row["version"],
+        row["chunk"],
+        score,
+        row["text"],
+        row.get("fields", "").encode(),
     )
 
 
 def _document(head: Mapping[str, Any], tail: list[Any], with_vectors: bool) -> StoredDocument:
-    rows = [head, *sorted((r for r in tail if r["version"] == head["version"]), key=lambda r: int(r["chunk"]))]
+    rows = [
+        head,
+        *sorted((r for r in tail if r["version"] == head["version"]), key=lambda r: int(r["chunk"])),
+    ]
     vectors = np.array([r["vector"] for r in rows], dtype=np.float32) if with_vectors else np.empty((0, 0), np.float32)
     return StoredDocument(
         head["key"], head["tenant"], head["id"], head["version"], head["fields"].encode(),

@@ -108,7 +108,10 @@ class TritonEmbedder:
         try:
             with metrics.TRITON_SECONDS.labels(encoder).time():
                 return self._client.infer(
-                    encoder, [tensor], outputs=[triton.InferRequestedOutput(output)], client_timeout=self._timeout
+                    encoder,
+                    [tensor],
+                    outputs=[triton.InferRequestedOutput(output)],
+                    client_timeout=self._timeout,
                 )
         except InferenceServerException as error:
             if any(word in str(error.status() or "") for word in _DOWN) or "unavailable" in str(error).lower():

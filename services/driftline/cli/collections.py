@@ -17,7 +17,8 @@ _Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 @app.command()
 def create(
-    file: Annotated[Path, typer.Option("-f", "--file", help="YAML or JSON definition")], as_json: _Json = False
+    file: Annotated[Path, typer.Option("-f", "--file", help="YAML or JSON definition")],
+    as_json: _Json = False,
 ) -> None:
     """Create a collection; the same definition again changes nothing."""
     try:
@@ -62,7 +63,8 @@ def show(name: str, as_json: _Json = False) -> None:
     console.print(f"[bold]{found['name']}[/]  {found['documents']} documents")
     console.print(yaml.safe_dump(found["definition"], sort_keys=False), highlight=False)
     table(
-        ["generation", "space", "store"], [(g["number"], g["space"], g["store"]) for g in found["generations"]]
+        ["generation", "space", "store"],
+        [(g["number"], g["space"], g["store"]) for g in found["generations"]],
     )
 
 

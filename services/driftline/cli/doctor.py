@@ -30,9 +30,17 @@ def _try(name: str, call: Callable[[], object], advice: str) -> Check:
 def checks(stack: Stack) -> Iterator[Check]:
     """(check, problem or "", what to do), one after the other."""
     python = sys.version_info[:2]
-    yield "Python 3.11 or 3.12", "" if python in ((3, 11), (3, 12)) else f"this is {python}", "use Python 3.11"
+    yield (
+        "Python 3.11 or 3.12",
+        "" if python in ((3, 11), (3, 12)) else f"this is {python}",
+        "use Python 3.11",
+    )
     free = shutil.disk_usage(stack.home if stack.home.exists() else stack.home.parent).free / 1e9
-    yield "2 GB of free disk", "" if free > 2 else f"{free:.1f} GB are free", "make room where the local system lives"
+    yield (
+        "2 GB of free disk",
+        "" if free > 2 else f"{free:.1f} GB are free",
+        "make room where the local system lives",
+    )
     ready = (triton_environment() / ".complete").exists()
     yield "Triton's environment", "" if ready else "it is not installed", "run `driftline setup`"
     settings = connections()

@@ -12,7 +12,14 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from driftline.cli.client import Api, home, path_of
 from driftline.cli.files import FileError, Line, read
@@ -86,7 +93,14 @@ def _batches(lines: Iterator[Line], skip: int) -> Iterator[list[Line]]:
 
 
 def send(
-    api: Api, collection: str, lines: Iterator[Line], tenant: str | None, skip: int, mark: _Mark, *, quiet: bool
+    api: Api,
+    collection: str,
+    lines: Iterator[Line],
+    tenant: str | None,
+    skip: int,
+    mark: _Mark,
+    *,
+    quiet: bool,
 ) -> dict[str, Any]:
     """Send everything; returns counts, seconds and the last token of each partition."""
     begun = time.monotonic()
@@ -113,7 +127,12 @@ def send(
             if bar is not None and task is not None:
                 rate = accepted / max(1e-6, time.monotonic() - begun)
                 bar.update(task, advance=len(batch), rate=f"{rate:,.0f}/s")
-    return {"accepted": accepted, "refused": refused, "seconds": round(time.monotonic() - begun, 3), "last": last}
+    return {
+        "accepted": accepted,
+        "refused": refused,
+        "seconds": round(time.monotonic() - begun, 3),
+        "last": last,
+    }
 
 
 def _send_batch(api: Api, collection: str, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -128,7 +147,7 @@ def _send_batch(api: Api, collection: str, bodies: list[dict[str, Any]]) -> list
         todo = [i for i in todo if results[i].get("problem", {}).get("status") in (429, 503)]
         if not todo:
             return results
-        time.sleep(min(5.0, 0.2 * 2**min(attempt, 5)))  # as Retry-After asks
+        time.sleep(min(5.0, 0.2 * 2 ** min(attempt, 5)))  # as Retry-After asks
     return results
 
 

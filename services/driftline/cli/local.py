@@ -93,7 +93,9 @@ def doctor(as_json: _Json = False) -> None:
         emit_json([{"check": name, "problem": problem, "advice": advice} for name, problem, advice in results])
     else:
         for name, problem, advice in results:
-            console.print(f"[green]ok[/]      {name}" if not problem else f"[red]problem[/] {name}: {problem}\n          {advice}")
+            console.print(
+                f"[green]ok[/]      {name}" if not problem else f"[red]problem[/] {name}: {problem}\n          {advice}"
+            )
     if any(problem for _, problem, _ in results):
         sys.exit(1)
 

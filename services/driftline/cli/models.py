@@ -54,7 +54,9 @@ def add(
     if as_json:
         emit_json(description)
     else:
-        console.print(f"encoder [bold]{name}[/]: space {description['fingerprint']}, dimension {description['dimension']}")
+        console.print(
+            f"encoder [bold]{name}[/]: space {description['fingerprint']}, dimension {description['dimension']}"
+        )
 
 
 def _load(name: str) -> None:
@@ -79,13 +81,20 @@ def list_(repository: _Repository = None, as_json: _Json = False) -> None:
         return
     table(
         ["encoder", "space", "dimension", "max tokens", "pooling", "problem"],
-        [(d["name"], d["fingerprint"], d["dimension"], d["max_tokens"], d["pooling"], d.get("problem", "")) for d in found],
+        [
+            (d["name"], d["fingerprint"], d["dimension"], d["max_tokens"], d["pooling"], d.get("problem", ""))
+            for d in found
+        ],
     )
     console.print(f"[dim]recipes: {', '.join(models.RECIPES)}[/]")
 
 
 @app.command()
-def check(name: str, seconds: Annotated[float, typer.Option(help="how long to measure")] = 5.0, as_json: _Json = False) -> None:
+def check(
+    name: str,
+    seconds: Annotated[float, typer.Option(help="how long to measure")] = 5.0,
+    as_json: _Json = False,
+) -> None:
     """Encode with a loaded encoder and print its throughput."""
     from driftline.adapters.triton import TritonEmbedder
     from driftline.cli.connect import connections
@@ -105,7 +114,12 @@ def check(name: str, seconds: Annotated[float, typer.Option(help="how long to me
     except Unavailable as error:
         fail(str(error))
     rate = done / (time.monotonic() - begun)
-    result = {"encoder": name, "space": space.fingerprint, "dimension": space.dimension, "texts_per_second": round(rate, 1)}
+    result = {
+        "encoder": name,
+        "space": space.fingerprint,
+        "dimension": space.dimension,
+        "texts_per_second": round(rate, 1),
+    }
     if as_json:
         emit_json(result)
     else:

@@ -17,7 +17,12 @@ def _kinds() -> dict[str, type[ServiceSettings]]:
     from driftline.ingest.settings import IngestSettings
     from driftline.query.settings import QuerySettings
 
-    return {"ingest": IngestSettings, "encode": EncodeSettings, "index": IndexSettings, "query": QuerySettings}
+    return {
+        "ingest": IngestSettings,
+        "encode": EncodeSettings,
+        "index": IndexSettings,
+        "query": QuerySettings,
+    }
 
 
 def settings(
@@ -42,5 +47,11 @@ def rows(effective: ServiceSettings) -> list[tuple[str, Any, str]]:
         value = getattr(effective, section)
         assert isinstance(value, BaseModel)
         for name, field in type(value).model_fields.items():
-            found.append((f"DRIFTLINE_{section.upper()}__{name.upper()}", getattr(value, name), field.description or ""))
+            found.append(
+                (
+                    f"DRIFTLINE_{section.upper()}__{name.upper()}",
+                    getattr(value, name),
+                    field.description or "",
+                )
+            )
     return found

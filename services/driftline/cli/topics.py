@@ -22,7 +22,11 @@ def create(as_json: _Json = False) -> None:
     """Create missing topics with the right configuration, verify the others, register the log. Exit 1 on a problem."""
     settings = connections().kafka
     try:
-        admin, reader, publisher = KafkaTopicAdmin(settings), KafkaLogReader(settings), KafkaPublisher(settings)
+        admin, reader, publisher = (
+            KafkaTopicAdmin(settings),
+            KafkaLogReader(settings),
+            KafkaPublisher(settings),
+        )
         reports = ensure_topics(admin, settings)
         log = register_changes(admin, reader, publisher)
         publisher.close()
@@ -31,11 +35,23 @@ def create(as_json: _Json = False) -> None:
     except Unavailable as error:
         fail(str(error))
     if as_json:
-        emit_json([{"topic": r.topic, "partitions": r.partitions, "created": r.created, "problems": r.problems} for r in reports])
+        emit_json(
+            [
+                {"topic": r.topic, "partitions": r.partitions, "created": r.created, "problems": r.problems}
+                for r in reports
+            ]
+        )
     else:
         table(
             ["topic", "partitions", "state"],
-            [(settings.topic_prefix + r.topic, r.partitions, "; ".join(r.problems) or ("created" if r.created else "ok")) for r in reports],
+            [
+                (
+                    settings.topic_prefix + r.topic,
+                    r.partitions,
+                    "; ".join(r.problems) or ("created" if r.created else "ok"),
+                )
+                for r in reports
+            ],
         )
         print(f"changes: topic id {log.topic_id}, versions from {log.base_version}")
     if any(r.problems for r in reports):
@@ -46,7 +62,9 @@ def create(as_json: _Json = False) -> None:
 def list_(as_json: _Json = False) -> None:
     """What every topic is for."""
     if as_json:
-        emit_json([{"topic": t.name, "key": t.key, "value": t.value, "config": dict(t.config), "why": t.why} for t in TOPICS])
+        emit_json(
+            [{"topic": t.name, "key": t.key, "value": t.value, "config": dict(t.config), "why": t.why} for t in TOPICS]
+        )
         return
     table(
         ["topic", "key", "value", "from", "to", "why"],

@@ -78,7 +78,10 @@ def verify(
             publisher = KafkaPublisher(settings.kafka)
             events = [log[key] for key, _, _ in wrong if key in log]
             publisher.publish(
-                [Outgoing(CHANGES.name, record_key(e.collection_uid, e.tenant, e.id), codec.encode_change(e)) for e in events]
+                [
+                    Outgoing(CHANGES.name, record_key(e.collection_uid, e.tenant, e.id), codec.encode_change(e))
+                    for e in events
+                ]
             )
             publisher.close()
     except Unavailable as error:

@@ -55,9 +55,7 @@ def _media(references: Any) -> tuple[MediaReference, ...]:
 
 def _media_messages(media: tuple[MediaReference, ...]) -> list[records_pb2.MediaReference]:
     return [
-        records_pb2.MediaReference(
-            field=m.field, uri=m.uri, media_type=m.media_type, content_sha256=m.content_sha256
-        )
+        records_pb2.MediaReference(field=m.field, uri=m.uri, media_type=m.media_type, content_sha256=m.content_sha256)
         for m in media
     ]
 
@@ -241,7 +239,12 @@ def decode_dead_letter(value: bytes | None) -> DeadLetter:
 
 
 def encode_collection(
-    name: str, uid: str, definition_json: str, generations: tuple[Generation, ...], created_at_us: int, deleted: bool
+    name: str,
+    uid: str,
+    definition_json: str,
+    generations: tuple[Generation, ...],
+    created_at_us: int,
+    deleted: bool,
 ) -> bytes:
     record = control_pb2.CollectionRecord(
         name=name,

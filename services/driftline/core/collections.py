@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import orjson
@@ -125,7 +125,7 @@ def parse_definition(raw: Any) -> CollectionDefinition:
 def _datetime_us(value: str) -> int:
     moment = datetime.fromisoformat(value)
     if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
+        moment = moment.replace(tzinfo=UTC)
     return round(moment.timestamp() * 1_000_000)
 
 
@@ -191,7 +191,9 @@ def check_version(version: Any) -> int:
         return 0
     if not _is_integer(version) or not 1 <= version <= MAX_VERSION:
         raise InvalidRequest(
-            "invalid_version", f"expected an integer from 1 to 2^50 ({MAX_VERSION}), found {_describe(version)}", "version"
+            "invalid_version",
+            f"expected an integer from 1 to 2^50 ({MAX_VERSION}), found {_describe(version)}",
+            "version",
         )
     return int(version)
 
@@ -200,12 +202,16 @@ def check_tenant(definition: CollectionDefinition, tenant: str | None) -> str:
     """The tenant of a request, checked against the collection's tenancy."""
     if definition.tenancy:
         if not tenant:
-            raise InvalidRequest("tenant_required", f"collection {definition.name!r} has tenancy on: name the tenant", "tenant")
+            raise InvalidRequest(
+                "tenant_required", f"collection {definition.name!r} has tenancy on: name the tenant", "tenant"
+            )
         if len(tenant.encode("utf-8", "replace")) > 128:
             raise InvalidRequest("invalid_tenant", "expected at most 128 bytes of UTF-8", "tenant")
         return tenant
     if tenant:
-        raise InvalidRequest("tenancy_off", f"collection {definition.name!r} has tenancy off: leave the tenant out", "tenant")
+        raise InvalidRequest(
+            "tenancy_off", f"collection {definition.name!r} has tenancy off: leave the tenant out", "tenant"
+        )
     return ""
 
 
@@ -217,7 +223,9 @@ def check_document(definition: CollectionDefinition, fields: Any) -> bytes:
         known = definition.fields.get(name)
         if known is None:
             expected = ", ".join(sorted(definition.fields))
-            raise InvalidRequest("unknown_field", f"collection {definition.name!r} has no such field; it has {expected}", name)
+            raise InvalidRequest(
+                "unknown_field", f"collection {definition.name!r} has no such field; it has {expected}", name
+            )
         if value is not None:
             check_value(known.type, value, name)
     for name, known in definition.fields.items():
@@ -232,7 +240,10 @@ def check_document(definition: CollectionDefinition, fields: Any) -> bytes:
         raise InvalidRequest("invalid_json", f"the fields cannot be written as JSON: {error}", "fields") from error
     if len(encoded) > MAX_FIELDS_BYTES:
         raise InvalidRequest(
-            "document_too_large", f"expected at most {MAX_FIELDS_BYTES} bytes of fields, found {len(encoded)}", "fields", 413
+            "document_too_large",
+            f"expected at most {MAX_FIELDS_BYTES} bytes of fields, found {len(encoded)}",
+            "fields",
+            413,
         )
     return encoded
 

@@ -34,7 +34,9 @@ STAGE_SECONDS = _histogram("stage_seconds", "Time of a part of a batch: process,
 IN_FLIGHT = _gauge("in_flight_batches", "Batches between poll and commit.")
 LAG = _gauge("lag_records", "Records behind the end of the partition.", "topic", "partition")
 DEAD_LETTERS = _counter("dead_letters_total", "Records dead-lettered, by reason.", "reason")
-RETRIES = _counter("unavailable_total", "Batches or requests put off because a dependency was unavailable.", "dependency")
+RETRIES = _counter(
+    "unavailable_total", "Batches or requests put off because a dependency was unavailable.", "dependency"
+)
 REBALANCES = _counter("rebalances_total", "Partition assignments received.")
 
 EVENTS = _counter("events_total", "Change events accepted, by operation and way in.", "operation", "source")

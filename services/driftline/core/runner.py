@@ -27,7 +27,7 @@ from typing import Generic, Protocol, TypeVar
 from driftline.core import codec, metrics
 from driftline.core.errors import Fenced, InvalidRecord, Unavailable
 from driftline.core.health import Health
-from driftline.core.logs import traceparent_of, traced
+from driftline.core.logs import traced, traceparent_of
 from driftline.core.ports import Publisher, Subscriber
 from driftline.core.records import Clock, DeadLetter, Incoming, Outgoing, now_us
 from driftline.core.settings import RunnerSettings
@@ -210,10 +210,7 @@ class Runner(Generic[In]):
         return batch.done is not None and batch.done.done()
 
     def _is_full(self) -> bool:
-        return (
-            len(self._buffer) >= self._settings.batch_records
-            or self._buffered_bytes >= self._settings.batch_bytes
-        )
+        return len(self._buffer) >= self._settings.batch_records or self._buffered_bytes >= self._settings.batch_bytes
 
     def _is_cut(self) -> bool:
         return self._is_full() or time.monotonic() - self._buffer_since >= self._settings.batch_age_seconds

@@ -124,7 +124,11 @@ class ServiceSettings(BaseSettings):
     """What every service has."""
 
     model_config = SettingsConfigDict(
-        env_prefix="DRIFTLINE_", env_nested_delimiter="__", frozen=True, extra="ignore", validate_default=False
+        env_prefix="DRIFTLINE_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="ignore",
+        validate_default=False,
     )
 
     kafka: KafkaSettings = KafkaSettings()
@@ -136,14 +140,15 @@ class ServiceSettings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings passes it by name
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, _YamlSource(settings_cls)
 
 
 class _YamlSource(PydanticBaseSettingsSource):
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        del field
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
@@ -152,7 +157,7 @@ class _YamlSource(PydanticBaseSettingsSource):
             return {}
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
         if not isinstance(content, dict):
-            raise ValueError(f"{path}: expected a mapping of sections")  # noqa: TRY004 - a settings error, like the rest
+            raise ValueError(f"{path}: expected a mapping of sections")
         known = self.settings_cls.model_fields
         return {key: value for key, value in content.items() if key in known}
 

@@ -9,7 +9,9 @@ from driftline.core.settings import RedisSettings, RunnerSettings, Section, Serv
 
 class EncodeSection(Section):
     group: str = Field("driftline-encode", description="consumer group")
-    request_texts: int = Field(16, ge=1, le=1_024, description="texts per Triton request; at most the model's max batch")
+    request_texts: int = Field(
+        16, ge=1, le=1_024, description="texts per Triton request; at most the model's max batch"
+    )
     cache_ttl_seconds: int = Field(7 * 86_400, ge=1, description="how long an embedding stays in Redis")
 
 

@@ -64,7 +64,12 @@ class EncodeStage:
     """Answers every change event with one VectorRecord; a refused one with a dead letter and a rejected record."""
 
     def __init__(
-        self, view: ControlView, embedder: Embedder, cache: Cache, settings: EncodeSection, clock: Clock = now_us
+        self,
+        view: ControlView,
+        embedder: Embedder,
+        cache: Cache,
+        settings: EncodeSection,
+        clock: Clock = now_us,
     ) -> None:
         self._view = view
         self._embedder = embedder
@@ -82,9 +87,7 @@ class EncodeStage:
         base = self._view.log_base(CHANGES.name)
         jobs: list[_Job | InvalidRecord | None] = [self._plan(change) for change in batch]
         self._embed([job for job in jobs if isinstance(job, _Job)])
-        results = [
-            self._result(change, job, base, read_at) for change, job in zip(batch, jobs, strict=True)
-        ]
+        results = [self._result(change, job, base, read_at) for change, job in zip(batch, jobs, strict=True)]
         return Processed(results)
 
     def _plan(self, change: Change) -> _Job | InvalidRecord | None:
@@ -92,7 +95,9 @@ class EncodeStage:
         event = change.event
         collection = self._view.incarnation(event.collection, event.collection_uid)
         if collection is None:
-            return InvalidRecord("unknown_collection", f"there is no collection {event.collection!r} ({event.collection_uid})")
+            return InvalidRecord(
+                "unknown_collection", f"there is no collection {event.collection!r} ({event.collection_uid})"
+            )
         if event.operation is Operation.DELETE:
             return None
         space = self._view.space(collection.active.space)
@@ -151,7 +156,11 @@ class EncodeStage:
                 _fill(slots[text], vector)
         fresh = self._embed_texts(space, missing)
         self._cache.set_many(
-            {cache_key(space.fingerprint, t): v.tobytes() for t, v in fresh.items() if not isinstance(v, InvalidRecord)},
+            {
+                cache_key(space.fingerprint, t): v.tobytes()
+                for t, v in fresh.items()
+                if not isinstance(v, InvalidRecord)
+            },
             self._settings.cache_ttl_seconds,
         )
         for text, answer in fresh.items():
@@ -249,5 +258,3 @@ def _from_cache(cached: bytes | None, dimension: int) -> Matrix | None:
 def _fill(slots: Sequence[tuple[_Job, int]], vector: Matrix) -> None:
     for job, i in slots:
         job.vectors[i] = vector
-
-

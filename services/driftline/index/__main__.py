@@ -39,9 +39,7 @@ def main() -> int:
         settings=settings.runner, health=health,
     )  # fmt: skip
     subscriber.subscribe(runner)
-    code = service.run_stage(
-        "index", settings.telemetry.metrics_host, settings.telemetry.metrics_port, health, runner
-    )
+    code = service.run_stage("index", settings.telemetry.metrics_host, settings.telemetry.metrics_port, health, runner)
     subscriber.close()
     publisher.close()
     housekeeper.close()

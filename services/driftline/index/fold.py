@@ -78,7 +78,10 @@ def fold(
             if old_chunks > len(document.chunks):
                 trims.append((key, len(document.chunks), old_chunks))
             after[key] = StoredVersion(record.version, len(document.chunks), False)
-    verdicts = tuple(_verdict(i, record, key, winners, records, stored) for i, (record, key) in enumerate(zip(records, keys, strict=True)))
+    verdicts = tuple(
+        _verdict(i, record, key, winners, records, stored)
+        for i, (record, key) in enumerate(zip(records, keys, strict=True))
+    )
     return Folded(WritePlan(tuple(upserts), tuple(removals), tuple(trims)), verdicts, after)
 
 

@@ -15,7 +15,9 @@ class IndexSection(Section):
         description="how long a deleted version is remembered: an event that comes later than this can resurrect",
     )
     recent_versions: int = Field(200_000, ge=1_000, description="versions this process remembers of its own writes")
-    lease_margin_seconds: float = Field(1.0, ge=0.1, le=60, description="a write is not begun with less lease than this")
+    lease_margin_seconds: float = Field(
+        1.0, ge=0.1, le=60, description="a write is not begun with less lease than this"
+    )
 
     @model_validator(mode="after")
     def _longer_than_the_log(self) -> IndexSection:

@@ -121,7 +121,9 @@ class IndexStage:
         return remaining
 
     def process(self, batch: Sequence[VectorRecord]) -> Processed:
-        verdicts: list[Verdict | InvalidRecord] = [InvalidRecord("unknown_collection", "the collection is gone")] * len(batch)
+        verdicts: list[Verdict | InvalidRecord] = [InvalidRecord("unknown_collection", "the collection is gone")] * len(
+            batch
+        )
         groups: dict[str, _Group] = {}
         for i, record in enumerate(batch):
             try:
@@ -250,9 +252,7 @@ def _document(collection: Collection, target: StoreTarget, key: str, record: Vec
     )  # fmt: skip
 
 
-def _receipt(
-    record: VectorRecord, verdict: Verdict | InvalidRecord, written_at: int, searchable_at: int
-) -> Receipt:
+def _receipt(record: VectorRecord, verdict: Verdict | InvalidRecord, written_at: int, searchable_at: int) -> Receipt:
     receipt = Receipt(
         position=record.position,
         collection=record.collection,

@@ -50,7 +50,11 @@ def main() -> int:
     store = MilvusStore(settings.milvus)
     acceptor = Acceptor(view, publisher, tail, settings.ingest.max_pending)
     collections = Collections(
-        view, ControlWriter(publisher, follower), TritonEmbedder(settings.triton), store, settings.milvus.prefix
+        view,
+        ControlWriter(publisher, follower),
+        TritonEmbedder(settings.triton),
+        store,
+        settings.milvus.prefix,
     )
     watch(health, {"kafka": _kafka_check(settings)})
     rpc = IngestRpc(keys, view, acceptor, settings.ingest.max_wait_seconds)
@@ -103,7 +107,11 @@ def _read_ends(reader: KafkaLogReader) -> None:
 
 
 def _start_sources(
-    settings: IngestSettings, sources: list[Source], view: ControlView, publisher: KafkaPublisher, health: Health
+    settings: IngestSettings,
+    sources: list[Source],
+    view: ControlView,
+    publisher: KafkaPublisher,
+    health: Health,
 ) -> Callable[[], None]:
     """Read the sources on a thread; a bug there ends the whole service. Returns what stops it."""
     plain = settings.kafka.model_copy(update={"topic_prefix": ""})
@@ -135,9 +143,7 @@ def _start_sources(
     return stop
 
 
-def _register_sources(
-    settings: IngestSettings, plain: Any, sources: list[Source], publisher: KafkaPublisher
-) -> None:
+def _register_sources(settings: IngestSettings, plain: Any, sources: list[Source], publisher: KafkaPublisher) -> None:
     admin = KafkaTopicAdmin(plain)
     reader = KafkaLogReader(settings.kafka)
     try:

@@ -64,7 +64,9 @@ class Collections:
                 raise InvalidRequest("unknown_encoder", error.detail, "embedding.encoder") from error
             raise
         if definition.metric == "cosine" and not space.normalized:
-            raise InvalidRequest("metric_mismatch", "the encoder does not normalise its vectors: use ip or l2", "metric")
+            raise InvalidRequest(
+                "metric_mismatch", "the encoder does not normalise its vectors: use ip or l2", "metric"
+            )
         collection = new_collection(definition, self._new_uid(), space, self._clock(), self._prefix)
         self._writer.write([space_record(space), collection_record(collection)])
         winner = self._view.collection(definition.name)

@@ -19,7 +19,12 @@ from driftline.wire.v1 import ingest_pb2, ingest_pb2_grpc
 
 class IngestRpc(ingest_pb2_grpc.IngestServiceServicer):
     def __init__(
-        self, keys: Keys, view: ControlView, acceptor: Acceptor, max_wait_seconds: float, clock: Clock = now_us
+        self,
+        keys: Keys,
+        view: ControlView,
+        acceptor: Acceptor,
+        max_wait_seconds: float,
+        clock: Clock = now_us,
     ) -> None:
         self._keys = keys
         self._view = view
@@ -77,7 +82,7 @@ class IngestRpc(ingest_pb2_grpc.IngestServiceServicer):
 
 
 def register(servicer: IngestRpc, server: Any) -> None:
-    ingest_pb2_grpc.add_IngestServiceServicer_to_server(servicer, server)
+    ingest_pb2_grpc.add_IngestServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
 
 
 SERVICE = "driftline.v1.IngestService"

@@ -159,7 +159,11 @@ def _stored_state(collection: Collection, view: ControlView, store: VectorStore,
     stored = store.versions(target, [key], None).get(key)
     if stored is None:
         return {"state": "unknown"}
-    return {"state": "deleted" if stored.deleted else "searchable", "version": stored.version, "chunks": stored.chunks}
+    return {
+        "state": "deleted" if stored.deleted else "searchable",
+        "version": stored.version,
+        "chunks": stored.chunks,
+    }
 
 
 def _add_bulk(
@@ -216,8 +220,13 @@ async def _line_groups(request: Request, lines: int, longest: int) -> AsyncItera
 
 
 def _take_lines(
-    collection: Collection, tenant: str | None, acceptor: Acceptor, clock: Clock, longest: int,
-    lines: list[bytes], first: int,
+    collection: Collection,
+    tenant: str | None,
+    acceptor: Acceptor,
+    clock: Clock,
+    longest: int,
+    lines: list[bytes],
+    first: int,
 ) -> list[dict[str, Any]]:
     """One answer per line: what was accepted, or the problem with its line number."""
     answers: list[dict[str, Any]] = []
@@ -242,5 +251,3 @@ def _take_lines(
         for i in places:
             answers[i] = {"line": first + i + 1, "problem": problem_of(error)}
     return answers
-
-

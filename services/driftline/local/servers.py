@@ -104,7 +104,15 @@ auto.create.topics.enable=false
     )
     java = ["java", "-Xmx768m", "-Xms256m", "-XX:+UseSerialGC", "-cp", f"{libs}/*"]
     if not (data / "meta.properties").exists():
-        command = [*java, "kafka.tools.StorageTool", "format", "-t", "ZHJpZnRsaW5lLWxvY2FsMQ", "-c", str(properties)]
+        command = [
+            *java,
+            "kafka.tools.StorageTool",
+            "format",
+            "-t",
+            "ZHJpZnRsaW5lLWxvY2FsMQ",
+            "-c",
+            str(properties),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise StartError(f"Kafka's storage could not be formatted:\n{done.stdout[-1500:]}{done.stderr[-500:]}")

@@ -190,7 +190,10 @@ class Stack:
         env = {**self.env, "DRIFTLINE_TELEMETRY__METRICS_PORT": str(ports["http"])}
         if service in ("ingest", "query"):
             ports["grpc"] = free_port()
-            env |= {"DRIFTLINE_HTTP__PORT": str(ports["http"]), "DRIFTLINE_HTTP__GRPC_PORT": str(ports["grpc"])}
+            env |= {
+                "DRIFTLINE_HTTP__PORT": str(ports["http"]),
+                "DRIFTLINE_HTTP__GRPC_PORT": str(ports["grpc"]),
+            }
         command = [sys.executable, "-m", f"driftline.{service}"]
         process = start(name, command, self.home / f"logs/{name}.log", ports, env)
         self.addresses[name] = f"http://127.0.0.1:{ports['http']}"
@@ -224,7 +227,12 @@ class Stack:
         report = []
         for process in self.processes:
             running = process.running()
-            part: dict[str, Any] = {"name": process.name, "pid": process.pid, "ports": process.ports, "log": process.log}
+            part: dict[str, Any] = {
+                "name": process.name,
+                "pid": process.pid,
+                "ports": process.ports,
+                "log": process.log,
+            }
             part["state"] = "running" if running else "crashed"
             if not running:
                 part["last_lines"] = process.tail()

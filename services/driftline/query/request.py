@@ -76,7 +76,11 @@ def parse(raw: Any, where: str = "") -> SearchBody:
     given = [name for name in ("text", "vector", "document") if getattr(body, name) is not None]
     if len(given) != 1:
         found = " and ".join(given) or "none of them"
-        raise InvalidRequest("invalid_search", f"expected exactly one of text, vector and document, found {found}", where or "text")
+        raise InvalidRequest(
+            "invalid_search",
+            f"expected exactly one of text, vector and document, found {found}",
+            where or "text",
+        )
     if body.text is not None and not body.text.strip():
         raise InvalidRequest("empty_text", "expected a text that is not empty", "text")
     if body.text is not None and len(body.text) > MAX_QUERY_CHARACTERS:

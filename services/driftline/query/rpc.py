@@ -86,4 +86,4 @@ class SearchRpc(search_pb2_grpc.SearchServiceServicer):
 
 
 def register(servicer: SearchRpc, server: Any) -> None:
-    search_pb2_grpc.add_SearchServiceServicer_to_server(servicer, server)
+    search_pb2_grpc.add_SearchServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]

@@ -102,7 +102,9 @@ class Searcher:
         offset = requests.offset_of(body)
         if offset + body.limit > self._settings.max_window:
             raise InvalidRequest(
-                "invalid_search", f"offset and limit together: expected at most {self._settings.max_window}", "offset"
+                "invalid_search",
+                f"offset and limit together: expected at most {self._settings.max_window}",
+                "offset",
             )
         for wanted in body.output_fields or ():
             if wanted not in definition.fields:
@@ -203,11 +205,21 @@ class Searcher:
         return result
 
     def _stored(
-        self, collection: Collection, target: StoreTarget, tenant: str, document_id: str, *, with_vectors: bool
+        self,
+        collection: Collection,
+        target: StoreTarget,
+        tenant: str,
+        document_id: str,
+        *,
+        with_vectors: bool,
     ) -> StoredDocument:
         found = self._store.fetch(target, [document_key(tenant, check_id(document_id))], with_vectors)
         if not found:
-            raise NotFound("unknown_document", f"collection {collection.name!r} has no document {document_id!r}", "document")
+            raise NotFound(
+                "unknown_document",
+                f"collection {collection.name!r} has no document {document_id!r}",
+                "document",
+            )
         return found[0]
 
     def _documents(self, plan: Plan, vector: Matrix, exclude: str, needed: int) -> list[ChunkHit]:
@@ -264,7 +276,11 @@ def _given_vector(given: requests.VectorInput, space: Space) -> Matrix:
             "vector.space",
         )  # fmt: skip
     if len(given.values) != space.dimension:
-        raise InvalidRequest("wrong_dimension", f"expected {space.dimension} numbers, found {len(given.values)}", "vector.values")
+        raise InvalidRequest(
+            "wrong_dimension",
+            f"expected {space.dimension} numbers, found {len(given.values)}",
+            "vector.values",
+        )
     return np.array([given.values], dtype=np.float32)
 
 

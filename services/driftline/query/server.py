@@ -27,7 +27,12 @@ Filters are a small typed JSON language (docs/search.md).
 
 
 def _schema(model: Any) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": model.model_json_schema()}},
+        }
+    }
 
 
 def create_app(settings: QuerySettings, keys: Keys, health: Health, searcher: Searcher) -> FastAPI:
@@ -63,9 +68,7 @@ def create_app(settings: QuerySettings, keys: Keys, health: Health, searcher: Se
 
     @app.get("/v1/collections/{collection}/documents/{document_id:path}", tags=["documents"],
              dependencies=[web.require(keys, "search")])  # fmt: skip
-    def get_document(
-        collection: str, document_id: str, tenant: Annotated[str | None, Query()] = None
-    ) -> Response:
+    def get_document(collection: str, document_id: str, tenant: Annotated[str | None, Query()] = None) -> Response:
         """One stored document, read strongly: every acknowledged write is seen."""
         found = searcher.document(collection, document_id, tenant)
         body = {

@@ -26,7 +26,7 @@ class QuerySection(Section):
 
 class QuerySettings(ServiceSettings):
     http: HttpSettings = HttpSettings(port=8081)
-    auth: AuthSettings = AuthSettings.model_construct(mode="api_key", keys_file=None)
+    auth: AuthSettings = Field(default_factory=AuthSettings)
     triton: TritonSettings = TritonSettings(timeout_seconds=10.0)
     milvus: MilvusSettings = MilvusSettings(timeout_seconds=10.0)
     redis: RedisSettings = RedisSettings()

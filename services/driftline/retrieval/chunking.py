@@ -77,10 +77,9 @@ def windows(text: str, chunking: Chunking, encoder_tokens: int, token_spans: Tok
 
 def chunk(text: str, chunking: Chunking, encoder_tokens: int, token_spans: TokenSpans) -> list[str]:
     """The chunks of a text, at least one. Raises InvalidRecord when it needs more than `max_chunks`."""
-    if chunking.mode == "whole":
-        chunks = [text]
-    else:
-        chunks = windows(text, chunking, encoder_tokens, token_spans) or [text]
+    chunks = [text] if chunking.mode == "whole" else windows(text, chunking, encoder_tokens, token_spans) or [text]
     if len(chunks) > chunking.max_chunks:
-        raise InvalidRecord("too_many_chunks", f"the text needs {len(chunks)} chunks, the limit is {chunking.max_chunks}")
+        raise InvalidRecord(
+            "too_many_chunks", f"the text needs {len(chunks)} chunks, the limit is {chunking.max_chunks}"
+        )
     return [c.encode()[:MAX_CHUNK_BYTES].decode(errors="ignore") for c in chunks]

@@ -92,7 +92,10 @@ class _Parser:
         if "field" in raw:
             return self._condition(raw, where)
         if len(raw) != 1 or next(iter(raw)) not in ("and", "or", "not"):
-            raise _wrong(where, f"expected one of and, or, not, or a condition with a field; found {sorted(map(str, raw))}")
+            raise _wrong(
+                where,
+                f"expected one of and, or, not, or a condition with a field; found {sorted(map(str, raw))}",
+            )
         operator, operand = next(iter(raw.items()))
         if operator == "not":
             return Not(self.parse(operand, f"{where}.not", depth + 1))
@@ -106,7 +109,10 @@ class _Parser:
         known = self._definition.fields.get(name) if isinstance(name, str) else None
         if known is None or not known.filter:
             usable = ", ".join(n for n, f in self._definition.fields.items() if f.filter) or "none"
-            raise _wrong(f"{where}.field", f"{name!r} is not a filterable field of this collection (filterable: {usable})")
+            raise _wrong(
+                f"{where}.field",
+                f"{name!r} is not a filterable field of this collection (filterable: {usable})",
+            )
         operators = {k: v for k, v in raw.items() if k != "field"}
         if operators and all(op in _RANGES for op in operators):
             return self._range(name, known.type, operators, where)
@@ -135,9 +141,7 @@ class _Parser:
     def _range(self, name: str, kind: FieldType, operators: Mapping[str, Any], where: str) -> Filter:
         if kind not in _ORDERED:
             raise _wrong(where, f"{name!r} is a {kind}; a range needs one of {', '.join(_ORDERED)}")
-        return Range(
-            name, tuple((_RANGES[op], self._value(kind, v, f"{where}.{op}")) for op, v in operators.items())
-        )
+        return Range(name, tuple((_RANGES[op], self._value(kind, v, f"{where}.{op}")) for op, v in operators.items()))
 
     @staticmethod
     def _value(kind: FieldType, value: Any, where: str) -> Value:

@@ -35,7 +35,8 @@ def require(keys: Keys, role: Role) -> Any:
     """A dependency that lets only keys of this role through."""
 
     def check(
-        authorization: str = Header("", include_in_schema=False), x_api_key: str = Header("", include_in_schema=False)
+        authorization: str = Header("", include_in_schema=False),
+        x_api_key: str = Header("", include_in_schema=False),
     ) -> None:
         keys.check(authorization, x_api_key, role)
 
@@ -97,7 +98,9 @@ def create(title: str, description: str, health: Health) -> FastAPI:
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> Response:
         code = {404: "unknown_path", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-        return problem_response(problem(error.status_code, code, f"{request.method} {request.url.path}: {error.detail}"))
+        return problem_response(
+            problem(error.status_code, code, f"{request.method} {request.url.path}: {error.detail}")
+        )
 
     @app.exception_handler(Exception)
     async def on_bug(request: Request, error: Exception) -> Response:

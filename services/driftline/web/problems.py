@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from driftline.core.errors import Conflict, DriftlineError, InvalidRequest, Overloaded, SpaceMismatch, Unavailable
+from driftline.core.errors import (
+    Conflict,
+    DriftlineError,
+    InvalidRequest,
+    Overloaded,
+    SpaceMismatch,
+    Unavailable,
+)
 from driftline.web.auth import Denied
 
 _TITLES = {

@@ -101,7 +101,7 @@ def watch(health: Health, checks: dict[str, Callable[[], None]], every_seconds: 
     return stop
 
 
-class _Server(uvicorn.Server):
+class _Server(uvicorn.Server):  # type: ignore[misc]
     """A server whose clean end by SIGTERM is a success: uvicorn itself raises the signal once more."""
 
     @contextmanager

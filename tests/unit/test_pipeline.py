@@ -1,0 +1,266 @@
+"""The whole pipeline in memory, stage by stage and by random histories against an oracle."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from driftline.adapters.memory import (
+    MemoryCache,
+    MemoryEmbedder,
+    MemoryLog,
+    MemoryPublisher,
+    MemoryStore,
+    MemorySubscriber,
+)
+from driftline.core import codec
+from driftline.core.collections import Collection
+from driftline.core.errors import Fenced, InvalidRecord, SpaceMismatch, Unavailable
+from driftline.core.health import Health
+from driftline.core.records import Incoming, Outcome, Receipt, VectorQuery, document_key
+from driftline.core.runner import Refused, Runner
+from driftline.core.settings import RunnerSettings
+from driftline.core.topics import CHANGES, DOCUMENTS, RECEIPTS, VECTORS
+from driftline.encode.settings import EncodeSection
+from driftline.encode.stage import EncodeStage
+from driftline.encode.stage import decode as decode_change
+from driftline.index.settings import IndexSection
+from driftline.index.stage import IndexStage
+from driftline.index.stage import decode as decode_vector
+from tests.build import BASE, a_change, a_collection, a_vector_record, a_view, publish_change
+
+
+class Pipeline:
+    """Ingest's topic, encode, index and a store, all in memory."""
+
+    def __init__(self, collection: Collection | None = None) -> None:
+        self.collection = collection or a_collection()
+        self.view = a_view(self.collection)
+        self.log = MemoryLog(2)
+        self.embedder = MemoryEmbedder()
+        self.cache = MemoryCache()
+        self.store = MemoryStore()
+        self.lease = 10.0
+        self.encode = EncodeStage(self.view, self.embedder, self.cache, EncodeSection())
+        self.index = IndexStage(self.view, self.store, self.cache, lambda: self.lease, IndexSection())
+        self.publisher = MemoryPublisher(self.log)
+
+    def drain(self) -> None:
+        """Run both stages until they have read everything."""
+        self._run(CHANGES.name, "encode", self.encode, decode_change)
+        self._run(VECTORS.name, "index", self.index, decode_vector)
+
+    def _run(self, topic: str, group: str, stage: object, decode: object) -> None:
+        subscriber = MemorySubscriber(self.log, group, [topic])
+        runner: Runner[object] = Runner(
+            service=group, subscriber=subscriber, publisher=self.publisher, stage=stage, decode=decode,  # type: ignore[arg-type]
+            settings=RunnerSettings(batch_records=7, batch_age_seconds=0, dead_letter_limit=1), health=Health(),
+        )  # fmt: skip
+        ends = {(r.topic, r.partition): r.offset + 1 for r in self.log.all(topic)}
+        while any(self.log.committed.get((group, *tp), 0) < end for tp, end in ends.items()):
+            runner._turn()
+        runner.stop()
+        runner.run()
+
+    def receipts(self) -> list[Receipt]:
+        return [x for r in self.log.all(RECEIPTS.name) for x in codec.decode_receipts(r.value)]
+
+    def stored(self) -> dict[str, tuple[int, set[int]]]:
+        """Document id -> (version, chunks) of everything searchable."""
+        found: dict[str, tuple[int, set[int]]] = {}
+        target = self.collection.target(self.collection.active, self.embedder.space.dimension)
+        for _, document_id, version, chunk in self.store.scan(target):
+            found.setdefault(document_id, (version, set()))[1].add(chunk)
+        return found
+
+
+def test_an_accepted_document_becomes_searchable_with_a_receipt() -> None:
+    p = Pipeline()
+    position = publish_change(p.log, a_change("a", title="red shoes"))
+    p.drain()
+    (receipt,) = p.receipts()
+    assert (receipt.position, receipt.outcome, receipt.version) == (position, Outcome.SEARCHABLE, BASE + position.offset)
+    target = p.collection.target(p.collection.active, 32)
+    ((hit,),) = p.store.search(target, VectorQuery(p.embedder._one("red shoes")[None], 5, None))
+    assert hit.id == "a"
+    assert hit.score == pytest.approx(1.0)
+
+
+def test_the_documents_topic_holds_accepted_versions_only() -> None:
+    p = Pipeline()
+    publish_change(p.log, a_change("a", version=5))
+    p.drain()
+    publish_change(p.log, a_change("a", version=3))
+    p.drain()
+    assert [codec.decode_change(r.value).version for r in p.log.all(DOCUMENTS.name)] == [5]
+    assert [r.outcome for r in p.receipts()] == [Outcome.SEARCHABLE, Outcome.SUPERSEDED]
+
+
+def test_a_text_that_fails_takes_only_its_own_document_with_it() -> None:
+    p = Pipeline()
+    p.embedder.refused_texts = {"cursed"}
+    for i in range(10):
+        publish_change(p.log, a_change(f"d{i}", title="cursed" if i == 4 else f"fine {i}"))
+    p.drain()
+    outcomes = {r.id: (r.outcome, r.reason) for r in p.receipts()}
+    assert outcomes.pop("d4") == (Outcome.REJECTED, "encode_failed")
+    assert set(outcomes.values()) == {(Outcome.SEARCHABLE, "")}
+    (letter,) = [codec.decode_dead_letter(r.value) for r in p.log.all("dead-letters")]
+    assert letter.reason == "encode_failed"
+
+
+def test_an_event_of_a_deleted_collection_never_reaches_its_successor() -> None:
+    p = Pipeline()
+    publish_change(p.log, replace(a_change("a"), collection_uid="gone"))
+    p.drain()
+    assert p.stored() == {}
+    assert [r.reason for r in p.receipts()] == ["unknown_collection"]
+
+
+def test_texts_are_embedded_once_while_the_cache_has_them() -> None:
+    p = Pipeline()
+    publish_change(p.log, a_change("a", title="same words"))
+    p.drain()
+    publish_change(p.log, a_change("b", title="same words"))
+    p.drain()
+    assert p.embedder.requests == [1]
+
+
+def test_a_cache_that_is_down_fails_nothing() -> None:
+    p = Pipeline()
+    p.cache.down = True
+    publish_change(p.log, a_change("a"))
+    p.drain()
+    assert [r.outcome for r in p.receipts()] == [Outcome.SEARCHABLE]
+
+
+def test_encode_waits_for_the_log_to_be_registered() -> None:
+    from driftline.core.control import ControlView
+
+    stage = EncodeStage(ControlView(), MemoryEmbedder(), MemoryCache(), EncodeSection())
+    with pytest.raises(Unavailable, match="topics create"):
+        stage.process([])
+
+
+def test_a_model_of_another_space_is_refused_not_used() -> None:
+    p = Pipeline()
+    p.embedder.space = replace(p.embedder.space, fingerprint="other")
+    change = decode_change(Incoming("changes", 0, 0, b"", codec.encode_change(a_change("a"))))
+    with pytest.raises(SpaceMismatch, match="never mixed"):
+        p.encode.process([change])
+
+
+def test_vectors_of_another_space_or_dimension_are_dead_lettered() -> None:
+    p = Pipeline()
+    right = a_vector_record("a", collection=p.collection)
+    (named,) = right.vectors
+    wrong = [
+        replace(right, vectors=(replace(named, space="other"),)),
+        replace(right, vectors=(replace(named, values=np.ones((1, 3), dtype=np.float32)),)),
+        replace(right, vectors=()),
+        replace(right, fields_json=b"[]"),
+    ]
+    results = p.index.process(wrong).results
+    reasons = [r.error.reason for r in results if isinstance(r, Refused)]
+    assert reasons == ["wrong_space", "wrong_dimension", "missing_vectors", "invalid_json"]
+
+
+def test_index_writes_nothing_without_a_lease() -> None:
+    p = Pipeline()
+    p.lease = 0.5
+    with pytest.raises(Fenced):
+        p.index.process([a_vector_record("a", collection=p.collection)])
+    assert p.stored() == {}
+
+
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_a_crash_inside_a_write_heals_on_replay(step: int) -> None:
+    p = Pipeline()
+    p.index.process([a_vector_record("a", version=1, chunks=4, collection=p.collection)])
+    p.store.crash_after = step
+    smaller = a_vector_record("a", version=2, chunks=2, collection=p.collection)
+    with pytest.raises(Unavailable):
+        p.index.process([smaller])
+    p.index.reset()
+    p.index.process([smaller])
+    assert p.stored() == {"a": (2, {0, 1})}
+
+
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_a_crash_inside_a_delete_heals_on_replay_and_nothing_resurrects(step: int) -> None:
+    p = Pipeline()
+    p.index.process([a_vector_record("a", version=1, chunks=3, collection=p.collection)])
+    p.store.crash_after = step
+    gone = a_vector_record("a", version=2, delete=True, collection=p.collection)
+    with pytest.raises(Unavailable):
+        p.index.process([gone])
+    p.index.reset()
+    p.index.process([gone])
+    p.index.process([a_vector_record("a", version=1, chunks=3, collection=p.collection)])
+    assert p.stored() == {}
+
+
+def test_rejected_records_get_their_receipt_from_index() -> None:
+    p = Pipeline()
+    record = a_vector_record("a", rejected_reason="empty_text", rejected_detail="nothing", collection=p.collection)
+    processed = p.index.process([record])
+    assert processed.results == [()]
+    assert processed.settle is not None
+    (batch,) = processed.settle()
+    (receipt,) = codec.decode_receipts(batch.value)
+    assert (receipt.outcome, receipt.reason) == (Outcome.REJECTED, "empty_text")
+
+
+event = st.tuples(
+    st.sampled_from(["a", "b", "c", "d"]),
+    st.one_of(st.just(0), st.integers(1, 8)),
+    st.sampled_from(["upsert", "upsert", "delete"]),
+    st.integers(1, 4),
+)
+
+
+@given(st.lists(event, min_size=1, max_size=40), st.lists(st.integers(0, 39), max_size=10), st.integers(0, 2**20))
+@settings(max_examples=60, deadline=None)
+def test_random_histories_end_as_the_oracle_whatever_is_read_twice(
+    history: list[tuple[str, int, str, int]], replays: list[int], seed: int
+) -> None:
+    """Upserts, deletes, duplicates, late external versions, fewer chunks; batches read twice, as after a crash."""
+    chunking = {"mode": "sentences", "max_tokens": 16, "overlap_tokens": 0}
+    collection = a_collection(embedding={"encoder": "hashing", "fields": ["title"], "chunking": chunking})
+    p = Pipeline(collection)
+    p.encode._tokenizers[p.embedder.space.fingerprint] = lambda text: [(0, len(text))] * 14
+    expected: dict[str, tuple[int, bool, int]] = {}
+    for document_id, version, operation, sentences in history:
+        title = " ".join(f"{document_id} sentence {i}." for i in range(sentences))
+        change = a_change(
+            document_id, version=version, delete=operation == "delete", collection=collection, title=title
+        )
+        position = publish_change(p.log, change)
+        resolved = version or BASE + position.offset
+        rank = (resolved, operation == "delete")
+        if rank >= expected.get(document_id, (0, False, 0))[:2]:
+            expected[document_id] = (*rank, 0 if operation == "delete" else sentences)
+    p.drain()
+    rng = np.random.default_rng(seed)
+    for group, topic in (("encode", CHANGES.name), ("index", VECTORS.name)):
+        for partition in range(p.log.partitions):
+            end = p.log.committed.get((group, topic, partition), 0)
+            if end and replays:
+                p.log.committed[(group, topic, partition)] = int(rng.integers(0, end))
+    p.index.reset()
+    p.drain()
+    want = {i: (v, set(range(n))) for i, (v, deleted, n) in expected.items() if not deleted}
+    assert p.stored() == want
+    assert {r.position for r in p.receipts()} == {
+        codec.decode_vector(r.value).position for r in p.log.all(VECTORS.name)
+    }
+
+
+def test_an_invalid_event_in_the_log_is_set_aside() -> None:
+    with pytest.raises(InvalidRecord, match="undecodable"):
+        decode_change(Incoming("changes", 0, 0, b"", b"\xff\xff"))
+    assert document_key("", "a") != document_key("a", "")

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from driftline.adapters.memory import MemoryLog, MemoryPublisher, MemorySubscriber
+from driftline.core import codec
+from driftline.core.errors import Fenced, InvalidRecord, Unavailable
+from driftline.core.health import Health
+from driftline.core.records import Incoming, Outgoing
+from driftline.core.runner import Processed, Refused, Result, Runner
+from driftline.core.settings import RunnerSettings
+
+
+class Echo:
+    """Publishes every value to `out`; `before` may raise."""
+
+    def __init__(self) -> None:
+        self.before: Callable[[Sequence[bytes]], None] = lambda batch: None
+        self.batches: list[list[bytes]] = []
+        self.resets = 0
+
+    def reset(self) -> None:
+        self.resets += 1
+
+    def process(self, batch: Sequence[bytes]) -> Processed:
+        self.before(batch)
+        self.batches.append(list(batch))
+        results: list[Result] = []
+        for value in batch:
+            refused = value.startswith(b"bad")
+            results.append(Refused(InvalidRecord("bad", "told so")) if refused else (Outgoing("out", b"", value, 0),))
+        return Processed(results)
+
+
+def decode(record: Incoming) -> bytes:
+    if record.value == b"poison":
+        raise InvalidRecord("undecodable", "poison")
+    return record.value or b""
+
+
+class Harness:
+    def __init__(self, **settings: object) -> None:
+        self.log = MemoryLog(1)
+        self.publisher = MemoryPublisher(self.log)
+        self.subscriber = MemorySubscriber(self.log, "g", ["in"])
+        self.stage = Echo()
+        self.health = Health()
+        values = {"batch_records": 4, "batch_age_seconds": 0.0, "dead_letter_limit": 1.0} | settings
+        self.runner: Runner[bytes] = Runner(
+            service="test", subscriber=self.subscriber, publisher=self.publisher, stage=self.stage, decode=decode,
+            settings=RunnerSettings.model_validate(values), health=self.health,
+        )  # fmt: skip
+        self.error: BaseException | None = None
+
+    def put(self, *values: bytes) -> None:
+        for value in values:
+            self.log.append(Outgoing("in", b"k", value, 0))
+
+    def out(self) -> list[bytes]:
+        return [r.value or b"" for r in self.log.all("out")]
+
+    def letters(self) -> list[tuple[str, bytes]]:
+        letters = [codec.decode_dead_letter(r.value) for r in self.log.all("dead-letters")]
+        return [(x.reason, x.value) for x in letters]
+
+    def committed(self) -> int:
+        return self.log.committed.get(("g", "in", 0), 0)
+
+    def run_until(self, done: Callable[[], bool], seconds: float = 10) -> None:
+        def run() -> None:
+            try:
+                self.runner.run()
+            except BaseException as error:
+                self.error = error
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        deadline = time.monotonic() + seconds
+        while not done() and thread.is_alive() and time.monotonic() < deadline:
+            threading.Event().wait(0.005)
+        self.runner.stop()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_results_are_published_in_order_and_committed() -> None:
+    h = Harness()
+    values = [b"%d" % i for i in range(50)]
+    h.put(*values)
+    h.run_until(lambda: h.committed() == 50)
+    assert h.out() == values
+
+
+def test_a_refused_and_an_undecodable_record_are_dead_lettered_alone() -> None:
+    h = Harness()
+    h.put(b"1", b"bad", b"poison", b"2")
+    h.run_until(lambda: h.committed() == 4)
+    assert h.out() == [b"1", b"2"]
+    assert sorted(h.letters()) == [("bad", b"bad"), ("undecodable", b"poison")]
+
+
+def test_unavailable_puts_the_batch_off_and_loses_nothing() -> None:
+    h = Harness()
+    failures = iter([Unavailable("triton", "down", 0.01), Unavailable("triton", "down", 0.01)])
+
+    def before(batch: Sequence[bytes]) -> None:
+        if (error := next(failures, None)) is not None:
+            raise error
+
+    h.stage.before = before
+    h.put(b"1", b"2", b"3", b"4", b"5", b"6")
+    h.run_until(lambda: h.committed() == 6)
+    assert h.out() == [b"1", b"2", b"3", b"4", b"5", b"6"]
+    assert h.letters() == []
+
+
+def test_readiness_says_why_while_a_dependency_is_down() -> None:
+    h = Harness()
+
+    def before(batch: Sequence[bytes]) -> None:
+        raise Unavailable("milvus", "no answer", 0.01)
+
+    h.stage.before = before
+    h.put(b"1")
+    h.run_until(lambda: "milvus is unavailable: no answer" in h.health.report()[1].values())
+    assert h.health.report()[0] is False
+    assert h.committed() == 0
+
+
+def test_a_failed_dead_letter_write_blocks_the_commit() -> None:
+    h = Harness()
+    h.publisher.failing = Unavailable("kafka", "no", 0.01)
+    h.put(b"bad")
+    h.run_until(lambda: h.stage.resets >= 3)
+    assert h.committed() == 0
+
+
+def test_a_fenced_batch_is_dropped_and_read_again() -> None:
+    h = Harness()
+    fences = iter([Fenced("lost")])
+
+    def before(batch: Sequence[bytes]) -> None:
+        if (error := next(fences, None)) is not None:
+            raise error
+
+    h.stage.before = before
+    h.put(b"1", b"2")
+    h.run_until(lambda: h.committed() == 2)
+    assert h.out() == [b"1", b"2"]
+
+
+def test_nothing_is_published_without_a_lease() -> None:
+    h = Harness()
+    h.subscriber.lease = -1.0
+    h.put(b"1")
+    h.run_until(lambda: h.stage.resets >= 2)
+    assert h.out() == []
+    assert h.committed() == 0
+
+
+def test_a_bug_ends_the_run_uncommitted() -> None:
+    h = Harness()
+
+    def before(batch: Sequence[bytes]) -> None:
+        raise ZeroDivisionError
+
+    h.stage.before = before
+    h.put(b"1")
+    h.run_until(lambda: h.error is not None)
+    assert isinstance(h.error, ZeroDivisionError)
+    assert h.committed() == 0
+
+
+def test_too_many_dead_letters_stop_the_service() -> None:
+    h = Harness(dead_letter_limit=0.5, dead_letter_window=40)
+    h.put(*[b"bad"] * 60)
+    h.run_until(lambda: h.error is not None)
+    assert isinstance(h.error, RuntimeError)
+    assert "dead-lettered" in str(h.error)
+
+
+def test_stop_drains_what_is_in_flight() -> None:
+    h = Harness()
+    begun = threading.Event()
+
+    def before(batch: Sequence[bytes]) -> None:
+        begun.set()
+        threading.Event().wait(0.2)
+
+    h.stage.before = before
+    h.put(b"1")
+    h.run_until(begun.is_set)
+    assert h.committed() == 1
+
+
+def test_settled_records_are_published_after_the_results() -> None:
+    h = Harness()
+    plain = h.stage.process
+    h.stage.process = lambda batch: Processed(plain(batch).results, lambda: [Outgoing("out", b"", b"settled", 0)])  # type: ignore[method-assign]
+    h.put(b"1")
+    h.run_until(lambda: h.committed() == 1)
+    assert h.out() == [b"1", b"settled"]
+
+
+def test_a_stage_that_answers_too_few_is_a_bug() -> None:
+    h = Harness()
+    h.stage.process = lambda batch: Processed([])  # type: ignore[method-assign]
+    h.put(b"1")
+    h.run_until(lambda: h.error is not None)
+    assert isinstance(h.error, RuntimeError)
+
+
+def test_revoked_partitions_are_finished_first() -> None:
+    h = Harness()
+    h.put(b"1", b"2")
+    h.runner._take(h.subscriber.poll(10, 0))
+    h.runner._submit()
+    h.runner.on_revoked()
+    assert h.committed() == 2
+    h.runner.stop()
+    h.runner.run()
+
+
+def test_lost_partitions_are_not_committed() -> None:
+    h = Harness()
+    h.put(b"1")
+    h.runner._take(h.subscriber.poll(10, 0))
+    h.runner._submit()
+    h.runner.on_lost()
+    assert h.committed() == 0
+    h.runner.stop()
+    h.runner.run()
