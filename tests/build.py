@@ -10,7 +10,14 @@ import orjson
 from driftline.adapters.memory import MemoryEmbedder, MemoryLog, MemoryLogReader, MemoryPublisher
 from driftline.core import codec
 from driftline.core.collections import Collection, CollectionDefinition, parse_definition
-from driftline.core.control import ControlFollower, ControlView, collection_record, log_record, new_collection, space_record
+from driftline.core.control import (
+    ControlFollower,
+    ControlView,
+    collection_record,
+    log_record,
+    new_collection,
+    space_record,
+)
 from driftline.core.records import (
     ChangeEvent,
     LogIncarnation,
@@ -83,7 +90,9 @@ def a_change(
 
 
 def publish_change(log: MemoryLog, event: ChangeEvent) -> Position:
-    record = Outgoing(CHANGES.name, record_key(event.collection_uid, event.tenant, event.id), codec.encode_change(event))
+    record = Outgoing(
+        CHANGES.name, record_key(event.collection_uid, event.tenant, event.id), codec.encode_change(event)
+    )
     return Position(*MemoryPublisher(log).publish([record])[0])
 
 

@@ -56,7 +56,7 @@ class World:
             collection_record(self.collection),
             collection_record(self.tenanted),
         ]
-        self.publisher.publish([Outgoing(r.topic, r.key, r.value, 0) for r in records])
+        self.publisher.publish(records)
         self.follower = a_follower(self.log, self.view)
         self.tail = ReceiptTail(MemoryLogReader(self.log))
         self.tail.start()
@@ -66,7 +66,7 @@ class World:
         ingest = IngestSettings(http=http, auth=auth, ingest=IngestSection(max_line_bytes=2_000, bulk_lines=3))
         query = QuerySettings(http=http, auth=auth, query=QuerySection(max_batch=3))
         self.acceptor = Acceptor(self.view, self.publisher, self.tail, max_pending)
-        writer = ControlWriter(_ToPartitionZero(self.publisher), self.follower)
+        writer = ControlWriter(self.publisher, self.follower)
         collections = Collections(self.view, writer, self.embedder, self.store, "test_")
         keys = Keys(auth)
         searcher = Searcher(self.view, self.embedder, self.store, self.cache, self.tail, query.query)
@@ -91,17 +91,6 @@ class World:
         self.put_stored(
             StoredDocument(plain.key, "", document_id, 1, fields, attributes, (title,), vectors)
         )  # fmt: skip
-
-
-class _ToPartitionZero:
-    def __init__(self, publisher: MemoryPublisher) -> None:
-        self._publisher = publisher
-
-    def publish(self, records: Any, timeout_seconds: float = 30) -> list[tuple[int, int]]:
-        return self._publisher.publish([Outgoing(r.topic, r.key, r.value, 0) for r in records], timeout_seconds)
-
-    def close(self) -> None:
-        return
 
 
 @pytest.fixture
@@ -159,7 +148,12 @@ def test_put_answers_with_token_and_assigned_version(world: World) -> None:
     answer = world.ingest.put(DOC, json={"fields": {"title": "x"}})
     assert answer.status_code == 202
     position = Position.parse(answer.json()["token"])
-    assert answer.json() == {"id": "a", "token": position.token(), "version": BASE + position.offset, "state": "accepted"}
+    assert answer.json() == {
+        "id": "a",
+        "token": position.token(),
+        "version": BASE + position.offset,
+        "state": "accepted",
+    }
     (record,) = world.log.all(CHANGES.name)
     assert codec.decode_change(record.value).version == 0
 
@@ -236,7 +230,11 @@ def test_bulk_answers_every_line_in_order(world: World) -> None:
     ],
 )
 def test_a_wrong_definition_is_refused_with_its_place(world: World, change: dict[str, Any], field: str) -> None:
-    good = {"name": "new", "fields": {"title": {"type": "text"}}, "embedding": {"encoder": "hashing", "fields": ["title"]}}
+    good = {
+        "name": "new",
+        "fields": {"title": {"type": "text"}},
+        "embedding": {"encoder": "hashing", "fields": ["title"]},
+    }
     answer = world.ingest.put("/v1/collections/new", json=good | change)
     assert answer.status_code == 422
     assert answer.json().get("field", "") == field

@@ -83,7 +83,11 @@ def test_an_accepted_document_becomes_searchable_with_a_receipt() -> None:
     position = publish_change(p.log, a_change("a", title="red shoes"))
     p.drain()
     (receipt,) = p.receipts()
-    assert (receipt.position, receipt.outcome, receipt.version) == (position, Outcome.SEARCHABLE, BASE + position.offset)
+    assert (receipt.position, receipt.outcome, receipt.version) == (
+        position,
+        Outcome.SEARCHABLE,
+        BASE + position.offset,
+    )
     target = p.collection.target(p.collection.active, 32)
     ((hit,),) = p.store.search(target, VectorQuery(p.embedder._one("red shoes")[None], 5, None))
     assert hit.id == "a"

@@ -20,7 +20,7 @@ from pymilvus.exceptions import MilvusException
 
 from driftline.adapters.milvus_filter import expression, literal
 from driftline.core import metrics
-from driftline.core.errors import SpaceMismatch, Unavailable
+from driftline.core.errors import Fenced, SpaceMismatch, Unavailable
 from driftline.core.ports import Guard
 from driftline.core.records import (
     ChunkHit,
@@ -46,29 +46,43 @@ class _Fence(threading.local):
 
     guard: Guard | None = None
     timestamp: int = 0
+    fenced: Fenced | None = None
+
+    def allowed(self, otherwise: float) -> float:
+        """Seconds a write may take. pymilvus wraps what is raised under it: the original is kept."""
+        if self.guard is None:
+            return otherwise
+        try:
+            return min(otherwise, self.guard())
+        except Fenced as error:
+            self.fenced = error
+            raise
+
+
+# One for the process: pymilvus shares a connection, and so its stub, between clients of one address.
+_FENCE = _Fence()
 
 
 class _FencedCall:
     """A write RPC of pymilvus' stub, which it calls directly (upsert) or through `future` (delete)."""
 
-    def __init__(self, call: Any, fence: _Fence, timeout_seconds: float) -> None:
+    def __init__(self, call: Any, timeout_seconds: float) -> None:
         self._call = call
-        self._fence = fence
         self._timeout = timeout_seconds
 
     def __call__(self, request: Any, timeout: float | None = None, metadata: Any = None) -> Any:
         response = self._call(request, timeout=self._allowed(timeout), metadata=metadata)
-        self._fence.timestamp = max(self._fence.timestamp, response.timestamp)
+        _FENCE.timestamp = max(_FENCE.timestamp, response.timestamp)
         return response
 
     def future(self, request: Any, timeout: float | None = None, metadata: Any = None) -> Any:
         pending = self._call.future(request, timeout=self._allowed(timeout), metadata=metadata)
         if pending.exception() is None:
-            self._fence.timestamp = max(self._fence.timestamp, pending.result().timestamp)
+            _FENCE.timestamp = max(_FENCE.timestamp, pending.result().timestamp)
         return pending
 
     def _allowed(self, timeout: float | None) -> float:
-        allowed = self._timeout if self._fence.guard is None else min(self._timeout, self._fence.guard())
+        allowed = _FENCE.allowed(self._timeout)
         return min(timeout or allowed, allowed)
 
 
@@ -77,7 +91,6 @@ class MilvusStore:
         self._settings = settings
         self._lock = threading.Lock()
         self._connected: Any = None
-        self._fence = _Fence()
         self._ensured: set[str] = set()
         self._tombstones = f"{settings.prefix}tombstones"
 
@@ -106,7 +119,7 @@ class MilvusStore:
         if getattr(stub, "_driftline_guarded", False):
             return
         for name in ("Upsert", "Delete"):
-            setattr(stub, name, _FencedCall(getattr(stub, name), self._fence, self._settings.timeout_seconds))
+            setattr(stub, name, _FencedCall(getattr(stub, name), self._settings.timeout_seconds))
         stub._driftline_guarded = True
 
     def _call(self, operation: str, call: Callable[[Any], _T]) -> _T:
@@ -114,6 +127,8 @@ class MilvusStore:
             with metrics.STORE_SECONDS.labels(operation).time():
                 return call(self._client())
         except (MilvusException, grpc.RpcError, grpc.FutureTimeoutError, ValueError, OSError) as error:
+            if _FENCE.fenced is not None:
+                raise _FENCE.fenced from error
             raise Unavailable("milvus", f"{operation}: {str(error)[:300]}") from error
 
     def ping(self) -> None:
@@ -214,7 +229,7 @@ class MilvusStore:
         return self._call("versions", read)
 
     def apply(self, target: StoreTarget, plan: WritePlan, guard: Guard) -> int:
-        self._fence.guard, self._fence.timestamp = guard, 0
+        _FENCE.guard, _FENCE.timestamp, _FENCE.fenced = guard, 0, None
         try:
             if plan.removals:
                 self._call("tombstone", lambda c: self._write_tombstones(c, target, plan.removals))
@@ -228,9 +243,9 @@ class MilvusStore:
             for rows_part in _parts(rows, _ROWS_PER_WRITE):
                 self._call("upsert", lambda c, p=rows_part: self._upsert(c, target.store, p))  # type: ignore[misc]
             metrics.STORE_ROWS.inc(len(rows))
-            return self._fence.timestamp
+            return _FENCE.timestamp
         finally:
-            self._fence.guard = None
+            _FENCE.guard, _FENCE.fenced = None, None
 
     @staticmethod
     def _upsert(client: Any, store: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -326,6 +341,8 @@ class MilvusStore:
 
     def scan(self, target: StoreTarget) -> Iterator[tuple[str, str, int, int]]:
         fields = ["key", "id", "version", "chunk"]
+        # An iterator of Milvus 2.3 reads whatever is there: a strong read first makes that everything.
+        self._call("scan", lambda c: _read(c, target.store, ["-"], ["version"], None))
         iterator = self._call(
             "scan",
             lambda c: c.query_iterator(

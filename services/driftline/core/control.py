@@ -179,15 +179,15 @@ def collection_record(collection: Collection) -> Outgoing:
         collection.created_at_us,
         collection.deleted,
     )
-    return Outgoing(CONTROL.name, f"collection/{collection.name}".encode(), value)
+    return Outgoing(CONTROL.name, f"collection/{collection.name}".encode(), value, 0)
 
 
 def space_record(space: Space) -> Outgoing:
-    return Outgoing(CONTROL.name, f"space/{space.fingerprint}".encode(), codec.encode_space(space))
+    return Outgoing(CONTROL.name, f"space/{space.fingerprint}".encode(), codec.encode_space(space), 0)
 
 
 def log_record(incarnation: LogIncarnation) -> Outgoing:
-    return Outgoing(CONTROL.name, f"log/{incarnation.topic}".encode(), codec.encode_log(incarnation))
+    return Outgoing(CONTROL.name, f"log/{incarnation.topic}".encode(), codec.encode_log(incarnation), 0)
 
 
 class ControlWriter:

@@ -25,6 +25,17 @@ def http_ok(url: str) -> bool:
         return False
 
 
+def http_body(url: str) -> str:
+    """The body of a loopback URL's answer whatever its status, "" when there is none."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310
+            return str(response.read().decode("utf-8", "replace"))
+    except urllib.error.HTTPError as error:
+        return error.read().decode("utf-8", "replace")
+    except (urllib.error.URLError, OSError):
+        return ""
+
+
 # Redis
 
 
@@ -135,8 +146,10 @@ def start_milvus(home: Path) -> Process:
     server.listen_port = ports["milvus"]
     # It unpacks its binary and writes its configuration; the process itself is started here, to be ours to watch.
     server.config.resolve()
+    # A port in TIME_WAIT is free to us and not to Milvus' own resolver, which then takes the next one.
+    ports["milvus"] = int(server.listen_port)
     _unpack_milvus(base)
-    _tick_faster(base / "configs/milvus.yaml")
+    _configure_milvus(base)
     executable = str(base / "bin/milvus")
     env = {
         "DEPLOY_MODE": "STANDALONE",
@@ -159,10 +172,30 @@ def _unpack_milvus(base: Path) -> None:
     milvus._initialize_data_files(str(base))
 
 
-def _tick_faster(config: Path) -> None:
-    """A time tick is how long a strong read waits at worst: 200 ms by default, and the floor of local freshness."""
+def _configure_milvus(base: Path) -> None:
+    """Two changes to its configuration.
+
+    A time tick is how long a strong read waits at worst: 200 ms by default, and the floor of local freshness.
+    The embedded etcd listens on 2379 and 2380 whatever the configuration says, unless it has a file of its own: two
+    local systems, or one beside somebody's etcd, would not start.
+    """
+    client, peer = free_port(), free_port()
+    etcd = base / "configs/etcd.yaml"
+    etcd.write_text(
+        f"""name: default
+listen-client-urls: http://127.0.0.1:{client}
+advertise-client-urls: http://127.0.0.1:{client}
+listen-peer-urls: http://127.0.0.1:{peer}
+initial-advertise-peer-urls: http://127.0.0.1:{peer}
+initial-cluster: default=http://127.0.0.1:{peer}
+""",
+        encoding="utf-8",
+    )
+    config = base / "configs/milvus.yaml"
     text = config.read_text(encoding="utf-8")
-    config.write_text(text.replace("timeTickInterval: 200", "timeTickInterval: 100"), encoding="utf-8")
+    text = text.replace("timeTickInterval: 200", "timeTickInterval: 100")
+    text = text.replace("\netcd:\n", f"\netcd:\n  config:\n    path: {etcd}\n", 1)
+    config.write_text(text, encoding="utf-8")
 
 
 # Triton

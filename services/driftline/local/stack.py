@@ -128,7 +128,7 @@ class Stack:
                     self.start_service(service, number + 1)
             for process in [p for p in self.processes if p.name.partition("-")[0] in SERVICES]:
                 report(f"waiting for {process.name}")
-                wait_until(process, lambda p=process: self.ready(p), 90)  # type: ignore[misc]
+                self.wait_ready(process.name)
             self._save()
         except (StartError, models.ModelError):
             self.down()
@@ -206,7 +206,11 @@ class Stack:
 
     def wait_ready(self, name: str, timeout_seconds: float = 90) -> None:
         process = self.process(name)
-        wait_until(process, lambda: self.ready(process), timeout_seconds)
+        try:
+            wait_until(process, lambda: self.ready(process), timeout_seconds)
+        except StartError as error:
+            checks = servers.http_body(f"http://127.0.0.1:{process.ports['http']}/readyz")
+            raise StartError(f"{error}\n{name} says: {checks}" if checks else str(error)) from error
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> Process:
         """Send a signal to a part: what the fault tests do."""

@@ -1,0 +1,100 @@
+"""The real servers for the tests: started once a session, ended by process id.
+
+DRIFTLINE_TEST_STACK=full takes Apache Kafka (Maven) and Debian's Redis 7 instead of the embedded broker and the
+Redis that comes from PyPI. Milvus and Triton are the real servers in both.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from driftline.core.settings import KafkaSettings, MilvusSettings, RedisSettings, TritonSettings
+from driftline.local.stack import Options, Stack
+
+FULL = os.environ.get("DRIFTLINE_TEST_STACK", "") == "full"
+MODELS = ("hashing", "hashing-64", "minilm-l6-int8")
+
+
+def options(**changes: object) -> Options:
+    """What a test's stack is made of."""
+    env = {
+        "DRIFTLINE_MILVUS__TIMEOUT_SECONDS": "10",
+        "DRIFTLINE_TRITON__TIMEOUT_SECONDS": "10",
+        "DRIFTLINE_REDIS__TIMEOUT_SECONDS": "0.2",
+    }
+    redis = shutil.which("redis-server") if FULL else None
+    if FULL and redis is None:
+        raise RuntimeError("the full stack needs Debian's redis-server: `make test-full` installs it")
+    values: dict[str, object] = {
+        "kafka": "apache" if FULL else "embedded", "redis_executable": redis, "models": MODELS, "env": env,
+    }  # fmt: skip
+    return Options(**(values | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The whole system, ready. Tests share it and use collections of their own.
+
+    DRIFTLINE_TEST_HOME names the folder of a running one to use instead, while working on a test.
+    """
+    if running := os.environ.get("DRIFTLINE_TEST_HOME", ""):
+        yield Stack(Path(running))
+        return
+    started = Stack(tmp_path_factory.mktemp("stack"))
+    started.up(options(), report=lambda _: None)
+    yield started
+    started.down()
+
+
+@pytest.fixture(scope="session")
+def kafka_settings(stack: Stack) -> KafkaSettings:
+    return KafkaSettings(
+        bootstrap_servers=stack.addresses["kafka"], topic_prefix="contract.", partitions=3,
+        session_timeout_ms=6_000, heartbeat_interval_ms=1_000,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def milvus_settings(stack: Stack) -> MilvusSettings:
+    return MilvusSettings(uri=stack.addresses["milvus"], prefix="contract_", timeout_seconds=20)
+
+
+@pytest.fixture(scope="session")
+def redis_settings(stack: Stack) -> RedisSettings:
+    return RedisSettings(url=stack.addresses["redis"], timeout_seconds=1)
+
+
+@pytest.fixture(scope="session")
+def triton_settings(stack: Stack) -> TritonSettings:
+    return TritonSettings(url=stack.addresses["triton"])
+
+
+@pytest.fixture(scope="session")
+def datasets() -> Path:
+    """Judged collections beside the checkout."""
+    return Path(os.environ.get("DRIFTLINE_DATASETS", Path(__file__).resolve().parents[2] / "shared/datasets"))
+
+
+@pytest.fixture(autouse=True)
+def _logs_of_a_failed_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Attach the end of the services' logs to a failure."""
+    yield
+    report = getattr(request.node, "failed_report", None)
+    if report is not None and "stack" in request.fixturenames:
+        running: Stack = request.getfixturevalue("stack")
+        for process in running.processes:
+            if process.name.partition("-")[0] in ("ingest", "encode", "index", "query"):
+                print(f"--- {process.name}\n{process.tail(5)}")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.when == "call" and report.failed:
+        item.failed_report = report  # type: ignore[attr-defined]

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import socket
+
+import numpy as np
+import pytest
+
+from driftline.adapters.memory import MemoryCache, MemoryEmbedder
+from driftline.adapters.redis import RedisCache
+from driftline.adapters.triton import TritonEmbedder
+from driftline.core.errors import SpaceMismatch, Unavailable
+from driftline.core.ports import Cache, Embedder
+from driftline.core.settings import RedisSettings, TritonSettings
+
+
+@pytest.fixture(params=["memory", "triton"])
+def embedder(request: pytest.FixtureRequest) -> Embedder:
+    if request.param == "memory":
+        return MemoryEmbedder()
+    return TritonEmbedder(request.getfixturevalue("triton_settings"))
+
+
+def test_equal_texts_have_equal_unit_vectors_wherever_they_are(embedder: Embedder) -> None:
+    space = embedder.describe("hashing")
+    texts = [f"text number {i} of some words" for i in range(40)]
+    whole = embedder.embed("hashing", space.fingerprint, [texts[:16], texts[16:32], texts[32:]])
+    alone = embedder.embed("hashing", space.fingerprint, [[texts[37]]])
+    together = np.concatenate([np.asarray(part) for part in whole])
+    assert together.shape == (40, space.dimension)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(together[37], np.asarray(alone[0])[0], atol=1e-6)
+
+
+def test_another_space_and_an_unknown_encoder_are_refused(embedder: Embedder) -> None:
+    with pytest.raises(SpaceMismatch):
+        embedder.embed("hashing", "0" * 32, [["x"]])
+    with pytest.raises(Unavailable):
+        embedder.describe("nope")
+
+
+def test_the_real_encoder_knows_what_is_alike(triton_settings: TritonSettings) -> None:
+    embedder = TritonEmbedder(triton_settings)
+    space = embedder.describe("minilm-l6-int8")
+    assert (space.dimension, space.max_tokens, space.pooling) == (384, 256, "mean")
+    (vectors,) = embedder.embed(
+        "minilm-l6-int8", space.fingerprint, [["A man plays a guitar", "A musical instrument", "The stock market"]]
+    )
+    similar = np.asarray(vectors) @ np.asarray(vectors).T
+    assert similar[0, 1] > similar[0, 2] + 0.2
+
+
+def test_triton_takes_any_text(triton_settings: TritonSettings) -> None:
+    embedder = TritonEmbedder(triton_settings)
+    space = embedder.describe("minilm-l6-int8")
+    texts = ["", " ", "\x00", "日本語 🎸", "a" * 100_000, "\u202e"]
+    (vectors,) = embedder.embed("minilm-l6-int8", space.fingerprint, [texts])
+    assert np.isfinite(np.asarray(vectors)).all()
+
+
+def test_the_tokenizer_comes_from_the_model(triton_settings: TritonSettings) -> None:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_str(TritonEmbedder(triton_settings).tokenizer_json("minilm-l6-int8"))
+    assert tokenizer.encode("unaffable", add_special_tokens=False).tokens[0].startswith("una")
+
+
+def test_a_server_that_is_not_there_is_unavailable() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"127.0.0.1:{probe.getsockname()[1]}"
+    with pytest.raises(Unavailable):
+        TritonEmbedder(TritonSettings(url=url)).describe("hashing")
+
+
+@pytest.fixture(params=["memory", "redis"])
+def cache(request: pytest.FixtureRequest) -> Cache:
+    return MemoryCache() if request.param == "memory" else RedisCache(request.getfixturevalue("redis_settings"))
+
+
+def test_a_cache_returns_what_was_set_in_order(cache: Cache) -> None:
+    cache.set_many({"ca": b"1", "cb": b"\x00\xff"}, 60)
+    assert cache.get_many(["cb", "missing", "ca"]) == [b"\x00\xff", None, b"1"]
+    assert cache.get_many([]) == []
+    assert cache.healthy()
+
+
+def test_increment_counts(cache: Cache) -> None:
+    cache.increment("count-me")
+    cache.increment("count-me")
+    assert cache.get_many(["count-me"]) == [b"2"]
+
+
+def test_a_redis_that_is_not_there_is_an_empty_cache() -> None:
+    cache = RedisCache(RedisSettings(url="redis://127.0.0.1:1/0", timeout_seconds=0.05))
+    cache.set_many({"a": b"1"}, 60)
+    cache.increment("a")
+    assert cache.get_many(["a", "b"]) == [None, None]
+    assert not cache.healthy()
+
+
+def test_no_redis_at_all_is_fine() -> None:
+    cache = RedisCache(RedisSettings())
+    assert cache.get_many(["a"]) == [None]
+    assert cache.healthy()

@@ -1,0 +1,272 @@
+"""One suite for both vector stores: memory and Milvus."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from driftline.adapters.memory import MemoryStore
+from driftline.adapters.milvus import MilvusStore
+from driftline.core.errors import Fenced, SpaceMismatch
+from driftline.core.ports import VectorStore
+from driftline.core.records import Removal, StoredVersion, StoreTarget, VectorQuery, WritePlan, document_key, now_us
+from driftline.core.settings import MilvusSettings
+from driftline.retrieval.filters import Filter, matches, parse
+from tests.build import a_definition, a_stored, a_target
+
+free = lambda: 10.0  # noqa: E731
+A, B = document_key("", "a"), document_key("", "b")
+
+
+@pytest.fixture(scope="module", params=["memory", "milvus"])
+def store(request: pytest.FixtureRequest) -> VectorStore:
+    if request.param == "memory":
+        return MemoryStore()
+    settings_: MilvusSettings = request.getfixturevalue("milvus_settings")
+    return MilvusStore(settings_)
+
+
+@pytest.fixture
+def target(store: VectorStore) -> Iterator[StoreTarget]:
+    name = f"contract_{uuid.uuid4().hex[:10]}"
+    made = StoreTarget(name, "s1", 8, "cosine", name)
+    store.ensure(made)
+    yield made
+    store.drop(made)
+
+
+def write(store: VectorStore, target: StoreTarget, plan: WritePlan) -> int:
+    timestamp = store.apply(target, plan, free)
+    store.wait_visible(target, timestamp)
+    return timestamp
+
+
+def test_versions_tell_live_deleted_and_unknown(store: VectorStore, target: StoreTarget) -> None:
+    write(store, target, WritePlan((a_stored("a", version=3, chunks=2), a_stored("b", version=4))))
+    write(store, target, WritePlan(removals=(Removal(B, 5, 1),)))
+    found = store.versions(target, [A, B, document_key("", "c")], None)
+    assert found == {A: StoredVersion(3, 2, False), B: StoredVersion(5, 0, True)}
+    assert store.count(target) == 1
+
+
+def test_an_upsert_with_fewer_chunks_leaves_no_orphan(store: VectorStore, target: StoreTarget) -> None:
+    write(store, target, WritePlan((a_stored("a", version=1, chunks=5),)))
+    write(store, target, WritePlan((a_stored("a", version=2, chunks=2),), trims=((A, 2, 5),)))
+    assert sorted((v, c) for _, _, v, c in store.scan(target)) == [(2, 0), (2, 1)]
+    hits = store.search(target, VectorQuery(np.ones((1, 8), np.float32), 10, None))[0]
+    assert len(hits) == 2
+
+
+def test_replaying_a_plan_changes_nothing(store: VectorStore, target: StoreTarget) -> None:
+    plan = WritePlan((a_stored("a", version=1, chunks=2),), (Removal(B, 1, 3),))
+    write(store, target, plan)
+    before = sorted(store.scan(target))
+    write(store, target, plan)
+    assert sorted(store.scan(target)) == before
+
+
+def test_a_version_written_after_a_delete_is_live_again(store: VectorStore, target: StoreTarget) -> None:
+    write(store, target, WritePlan(removals=(Removal(A, 2, 0),)))
+    write(store, target, WritePlan((a_stored("a", version=3),)))
+    assert store.versions(target, [A], None) == {A: StoredVersion(3, 1, False)}
+
+
+def test_a_search_finds_the_nearest_and_returns_what_was_stored(store: VectorStore, target: StoreTarget) -> None:
+    documents = tuple(a_stored(f"d{i}", seed=i) for i in range(20))
+    write(store, target, WritePlan(documents))
+    hits = store.search(target, VectorQuery(documents[7].vectors, 3, None))[0]
+    assert (hits[0].id, hits[0].text, hits[0].fields_json) == ("d7", "d7 1 0", documents[7].fields_json)
+    assert hits[0].score == pytest.approx(1.0, abs=1e-4)
+    assert hits[0].score >= hits[1].score >= hits[2].score
+
+
+def test_a_hit_on_a_later_chunk_carries_the_documents_fields(store: VectorStore, target: StoreTarget) -> None:
+    document = a_stored("a", chunks=4)
+    write(store, target, WritePlan((document,)))
+    (hit,) = store.search(target, VectorQuery(document.vectors[3:], 1, None))[0]
+    assert (hit.chunk, hit.fields_json) == (3, document.fields_json)
+
+
+def test_l2_scores_are_higher_for_nearer(store: VectorStore) -> None:
+    name = f"contract_{uuid.uuid4().hex[:10]}"
+    target = StoreTarget(name, "s1", 8, "l2", name)
+    store.ensure(target)
+    document = a_stored("a")
+    write(store, target, WritePlan((document, a_stored("b", seed=5))))
+    hits = store.search(target, VectorQuery(document.vectors, 2, None))[0]
+    assert [h.id for h in hits] == ["a", "b"]
+    assert hits[0].score == pytest.approx(0, abs=1e-4)
+    store.drop(target)
+
+
+def test_tenants_do_not_see_each_other(store: VectorStore, target: StoreTarget) -> None:
+    write(store, target, WritePlan((a_stored("a", tenant="t1"), a_stored("a", tenant='t2"; drop'))))
+    for tenant in ("t1", 't2"; drop'):
+        hits = store.search(target, VectorQuery(np.ones((1, 8), np.float32), 10, tenant))[0]
+        assert [h.key for h in hits] == [document_key(tenant, "a")]
+
+
+def test_fetch_returns_whole_documents_with_their_vectors(store: VectorStore, target: StoreTarget) -> None:
+    document = a_stored("a", chunks=3, kind="shoe")
+    write(store, target, WritePlan((document,)))
+    (found,) = store.fetch(target, [A, B], True)
+    assert (found.id, found.version, found.chunks, dict(found.attributes)) == (
+        "a",
+        1,
+        document.chunks,
+        {"kind": "shoe"},
+    )
+    np.testing.assert_allclose(found.vectors, document.vectors, atol=1e-6)
+
+
+def test_another_space_is_refused(store: VectorStore, target: StoreTarget) -> None:
+    other = StoreTarget(target.store, "s2", 8, "cosine", target.collection_uid)
+    fresh = store if isinstance(store, MemoryStore) else MilvusStore(store._settings)  # type: ignore[attr-defined]
+    with pytest.raises(SpaceMismatch, match="never mixed"):
+        fresh.ensure(other)
+    with pytest.raises(SpaceMismatch):
+        store.search(target, VectorQuery(np.ones((1, 9), np.float32), 1, None))
+
+
+def test_a_fenced_write_writes_nothing(store: VectorStore, target: StoreTarget) -> None:
+    def fenced() -> float:
+        raise Fenced("lost")
+
+    with pytest.raises(Fenced):
+        store.apply(target, WritePlan((a_stored("a"),)), fenced)
+    with pytest.raises(Fenced):
+        store.apply(target, WritePlan(removals=(Removal(A, 9, 1),)), fenced)
+    assert store.versions(target, [A], None) == {}
+
+
+def test_every_write_of_a_plan_asks_the_guard(store: VectorStore, target: StoreTarget) -> None:
+    write(store, target, WritePlan((a_stored("a", chunks=3),)))
+    calls = itertools.count()
+    budget = 2
+
+    def guard() -> float:
+        if next(calls) >= budget:
+            raise Fenced("lost half-way")
+        return 10.0
+
+    plan = WritePlan((a_stored("b", version=2),), (Removal(A, 5, 3),))
+    with pytest.raises(Fenced):
+        store.apply(target, plan, guard)
+    assert store.versions(target, [B], None) == {}
+
+
+def test_tombstones_are_purged_by_age(store: VectorStore, target: StoreTarget) -> None:
+    write(store, target, WritePlan(removals=(Removal(A, 2, 0),)))
+    assert store.purge_tombstones(now_us() - 60_000_000) == 0
+    assert store.versions(target, [A], None) != {}
+    assert store.purge_tombstones(now_us() + 60_000_000) >= 1
+    assert store.versions(target, [A], None) == {}
+
+
+# Filters: Milvus must mean what `matches` means, for any filter over any attributes.
+
+nasty = st.sampled_from(
+    ['"', "\\", "'", "\n", "%", "' or 1==1 or '", '" or true or "', "日本", "\x7f", "a", "b", "", "\t\\n"]
+)
+strings = st.one_of(nasty, st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=6))
+attributes = st.fixed_dictionaries(
+    {},
+    optional={
+        "kind": strings,
+        "year": st.integers(-5, 5),
+        "price": st.floats(-2, 2, width=32).map(lambda f: round(f, 3)),
+        "sold": st.booleans(),
+        "tags": st.lists(strings, max_size=3),
+        "codes": st.lists(st.integers(-3, 3), max_size=3),
+    },
+)
+leaves = st.one_of(
+    st.builds(lambda v: {"field": "kind", "eq": v}, strings),
+    st.builds(lambda v: {"field": "kind", "in": v}, st.lists(strings, min_size=1, max_size=3)),
+    st.builds(lambda v: {"field": "year", "eq": v}, st.integers(-5, 5)),
+    st.builds(lambda a, b: {"field": "year", "gte": a, "lt": b}, st.integers(-5, 5), st.integers(-5, 5)),
+    st.builds(lambda v: {"field": "price", "lte": v}, st.sampled_from([-1.5, 0, 0.5, 1])),
+    st.builds(lambda v: {"field": "sold", "eq": v}, st.booleans()),
+    st.builds(lambda v: {"field": "tags", "contains": v}, strings),
+    st.builds(lambda v: {"field": "codes", "contains": v}, st.integers(-3, 3)),
+    st.builds(lambda f, v: {"field": f, "exists": v}, st.sampled_from(["kind", "year", "tags"]), st.booleans()),
+)
+trees = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.builds(lambda v: {"and": v}, st.lists(inner, min_size=1, max_size=3)),
+        st.builds(lambda v: {"or": v}, st.lists(inner, min_size=1, max_size=3)),
+        st.builds(lambda v: {"not": v}, inner),
+    ),
+    max_leaves=6,
+)
+
+
+def test_any_filter_means_in_the_store_what_it_means_in_memory(store: VectorStore, target: StoreTarget) -> None:
+    @given(st.lists(attributes, min_size=4, max_size=8), st.lists(trees, min_size=6, max_size=12))
+    @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+    def check(rows: list[dict[str, Any]], raws: list[dict[str, Any]]) -> None:
+        documents = tuple(a_stored(f"d{i}", **row) for i, row in enumerate(rows))
+        write(store, target, WritePlan(documents))
+        extra = tuple(Removal(document_key("", f"d{i}"), 9, 1) for i in range(len(rows), 8))
+        write(store, target, WritePlan(removals=extra))
+        for raw in raws:
+            filter_ = parse(a_definition(), raw)
+            assert filter_ is not None
+            assert found(filter_) == {f"d{i}" for i, row in enumerate(rows) if matches(filter_, row)}, raw
+
+    def found(filter_: Filter) -> set[str]:
+        query = VectorQuery(np.ones((1, 8), np.float32), 100, None, filter_)
+        return {h.id for h in store.search(target, query)[0]}
+
+    check()
+
+
+# Random histories: nothing lost, doubled or resurrected, whatever the order of writes.
+
+steps = st.lists(
+    st.tuples(st.sampled_from("abcd"), st.sampled_from(["upsert", "upsert", "remove"]), st.integers(1, 4)),
+    min_size=1,
+    max_size=25,
+)
+
+
+def test_random_writes_leave_exactly_what_was_written(store: VectorStore) -> None:
+    make: Callable[[], StoreTarget] = lambda: a_target(store=f"contract_{uuid.uuid4().hex[:10]}")  # noqa: E731
+
+    @given(steps)
+    @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+    def check(history: list[tuple[str, str, int]]) -> None:
+        target = make()
+        store.ensure(target)
+        expected: dict[str, tuple[int, int]] = {}
+        for version, (document_id, operation, chunks) in enumerate(history, 1):
+            key = document_key("", document_id)
+            old = expected.get(document_id, (0, 0))[1]
+            if operation == "remove":
+                store.apply(target, WritePlan(removals=(Removal(key, version, old),)), free)
+                expected.pop(document_id, None)
+            else:
+                document = a_stored(document_id, version=version, chunks=chunks)
+                trims = ((key, chunks, old),) if old > chunks else ()
+                store.apply(target, WritePlan((document,), (), trims), free)
+                expected[document_id] = (version, chunks)
+        rows: dict[str, list[int]] = {}
+        for _, document_id, version, _ in store.scan(target):
+            rows.setdefault(document_id, []).append(version)
+        assert {i: (v[0], len(v)) for i, v in rows.items()} == expected
+        assert all(len(set(v)) == 1 for v in rows.values())
+        hits = store.search(target, VectorQuery(np.ones((1, 8), np.float32), 100, None, visible_from=True))[0]
+        assert sorted((h.id, h.version) for h in hits) == sorted(
+            (i, v) for i, (v, n) in expected.items() for _ in range(n)
+        )
+        store.drop(target)
+
+    check()
