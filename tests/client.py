@@ -37,7 +37,9 @@ class User:
         until(lambda: self.query.post(f"/v1/collections/{name}/search", json={"text": "x"}).status_code == 200, 60)
         return name
 
-    def put(self, collection: str, document_id: str, wait: bool = True, version: int | None = None, **fields: Any) -> dict[str, Any]:
+    def put(
+        self, collection: str, document_id: str, wait: bool = True, version: int | None = None, **fields: Any
+    ) -> dict[str, Any]:
         body = {"fields": fields} | ({"version": version} if version else {})
         params = {"wait": "searchable", "timeout_seconds": "30"} if wait else {}
         answer = self.ingest.put(f"/v1/collections/{collection}/documents/{document_id}", json=body, params=params)

@@ -19,7 +19,6 @@ from driftline.cli.verify import accepted_documents
 from driftline.core.records import Outgoing
 from driftline.core.settings import KafkaSettings
 from driftline.core.topics import CHANGES, CONTROL, RECEIPTS, VECTORS
-from driftline.local.processes import stop
 from driftline.local.stack import Stack
 from driftline.wire.v1 import ingest_pb2, ingest_pb2_grpc, search_pb2, search_pb2_grpc
 from tests.client import User, until
@@ -92,9 +91,20 @@ def test_a_cached_result_is_never_older_than_a_searchable_write(user: User) -> N
 
 def test_filters_and_pages(user: User) -> None:
     name = user.create()
-    user.bulk(name, [{"id": f"d{i}", "fields": {"title": "thing", "kind": "even" if i % 2 == 0 else "odd", "year": i}} for i in range(20)])
+    user.bulk(
+        name,
+        [
+            {
+                "id": f"d{i}",
+                "fields": {"title": "thing " + "more " * i, "kind": "even" if i % 2 == 0 else "odd", "year": i},
+            }
+            for i in range(20)
+        ],
+    )
     until(lambda: user.count(name) == 20, 30)
-    found = user.ids(name, "thing", limit=20, filter={"and": [{"field": "kind", "eq": "even"}, {"field": "year", "gte": 10}]})
+    found = user.ids(
+        name, "thing", limit=20, filter={"and": [{"field": "kind", "eq": "even"}, {"field": "year", "gte": 10}]}
+    )
     assert sorted(found) == ["d10", "d12", "d14", "d16", "d18"]
     answer = user.query.post(f"/v1/collections/{name}/search", json={"text": "thing", "limit": 7}).json()
     seen = [h["id"] for h in answer["hits"]]
@@ -106,5 +116,198 @@ def test_filters_and_pages(user: User) -> None:
 
 
 def test_tenants_are_apart(user: User) -> None:
-    name = user.create(tenancy=True, fields={"title": {"type": "text"}}, embedding={"encoder": "hashing", "fields": ["title"]}) if False else None  # noqa: E501
-    del name
+    name = f"t{uuid.uuid4().hex[:8]}"
+    definition = {"fields": {"title": {"type": "text"}}, "embedding": {"encoder": "hashing", "fields": ["title"]}}
+    assert user.ingest.put(f"/v1/collections/{name}", json=definition | {"tenancy": True}).status_code == 201
+    for tenant in ("one", "two"):
+        url = f"/v1/collections/{name}/documents/a?tenant={tenant}&wait=searchable&timeout_seconds=30"
+        assert user.ingest.put(url, json={"fields": {"title": f"of {tenant}"}}).status_code == 201
+    for tenant in ("one", "two"):
+        (hit,) = user.search(name, "of", tenant=tenant)
+        assert hit["fields"] == {"title": f"of {tenant}"}
+
+
+def test_a_deleted_collection_is_gone_and_its_successor_is_empty(user: User) -> None:
+    name = user.create()
+    user.put(name, "a", title="old life")
+    definition = user.ingest.get(f"/v1/collections/{name}").json()["definition"]
+    assert user.ingest.delete(f"/v1/collections/{name}").status_code == 204
+    until(lambda: user.query.post(f"/v1/collections/{name}/search", json={"text": "x"}).status_code == 404, 20)
+    assert user.ingest.put(f"/v1/collections/{name}", json=definition).status_code == 201
+    assert user.put(name, "b", title="new life")["state"] == "searchable"
+    assert user.ids(name, "life") == ["b"]
+
+
+def test_grpc_does_what_rest_does(user: User, stack: Stack) -> None:
+    name = user.create()
+    with grpc.insecure_channel(stack.addresses["ingest_grpc"]) as channel:
+        writer = ingest_pb2_grpc.IngestServiceStub(channel)  # type: ignore[no-untyped-call]
+        put = ingest_pb2.PutDocumentRequest(
+            collection=name, id="a", fields_json=orjson.dumps({"title": "over grpc"}), wait_seconds=30
+        )
+        accepted = writer.PutDocument(put).accepted
+        assert accepted.state == "searchable"
+        bad = ingest_pb2.PutDocumentRequest(collection=name, id="b", fields_json=b"{")
+        changes = [ingest_pb2.BulkRequest(put=put), ingest_pb2.BulkRequest(put=bad)]
+        answers = list(writer.Bulk(iter(changes)))
+        assert [a.problem.code for a in answers] == ["", "malformed_json"]
+        with pytest.raises(grpc.RpcError) as caught:
+            writer.PutDocument(bad)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
+    with grpc.insecure_channel(stack.addresses["query_grpc"]) as channel:
+        reader = search_pb2_grpc.SearchServiceStub(channel)  # type: ignore[no-untyped-call]
+        answer = reader.Search(search_pb2.SearchRequest(collection=name, text="over grpc", after=accepted.token))
+        assert [h.id for h in answer.hits] == ["a"]
+        got = reader.GetDocument(search_pb2.GetDocumentRequest(collection=name, id="a"))
+        assert orjson.loads(got.fields_json) == {"title": "over grpc"}
+        with pytest.raises(grpc.RpcError) as caught:
+            reader.Search(search_pb2.SearchRequest(collection="nope", text="x"))
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND  # type: ignore[attr-defined]
+        health = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
+        assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
+        reflection = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[no-untyped-call]
+        listing = reflection.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+        names = {s.name for s in next(iter(listing)).list_services_response.service}
+        assert "driftline.v1.SearchService" in names
+
+
+@pytest.mark.parametrize("topic, reason", [(CHANGES.name, "undecodable"), (VECTORS.name, "undecodable")])
+def test_poison_in_a_topic_is_set_aside_alone_and_can_be_replayed(
+    user: User, pipeline_kafka: KafkaSettings, topic: str, reason: str
+) -> None:
+    name = user.create()
+    poison = b"\xff\xfe poison " + uuid.uuid4().bytes
+    publisher = KafkaPublisher(pipeline_kafka)
+    publisher.publish([Outgoing(topic, b"k", poison, 0), Outgoing(topic, b"k", b"", 0)])
+    assert user.put(name, "after", title="life goes on")["state"] == "searchable"
+
+    def letters() -> list[str]:
+        return [x.reason for _, x in read_letters(pipeline_kafka) if x.value == poison and x.topic == topic]
+
+    until(lambda: letters() == [reason], 20)
+    (letter,) = [x for _, x in read_letters(pipeline_kafka) if x.value == poison]
+    publisher.publish([original(letter, 0)])
+    until(lambda: letters() == [reason, reason], 20)
+    publisher.close()
+
+
+def test_poison_in_control_and_receipts_stops_nobody(user: User, pipeline_kafka: KafkaSettings) -> None:
+    publisher = KafkaPublisher(pipeline_kafka)
+    publisher.publish([Outgoing(CONTROL.name, b"x", b"\xff\xff", 0), Outgoing(RECEIPTS.name, b"x", b"\xff\xff", 0)])
+    publisher.close()
+    name = user.create()
+    assert user.put(name, "a", title="still here")["state"] == "searchable"
+
+
+def test_the_documents_topic_is_the_source_of_truth(user: User, pipeline_kafka: KafkaSettings) -> None:
+    name = user.create()
+    uid = user.ingest.get(f"/v1/collections/{name}").json()["uid"]
+    user.put(name, "a", title="one", version=2)
+    user.put(name, "a", title="late", version=1)
+    user.put(name, "b", title="two")
+    user.delete(name, "b")
+    found = {
+        e.id: (e.operation.name, e.fields_json)
+        for e in accepted_documents(KafkaLogReader(pipeline_kafka), uid).values()
+    }
+    assert found == {"a": ("UPSERT", b'{"title":"one"}'), "b": ("DELETE", b"")}
+
+
+def test_a_users_own_topic_flows_in(user: User, stack: Stack, tmp_path: Path) -> None:
+    name = user.create()
+    plain, debezium = f"orders-{name}", f"rows-{name}"
+    raw = KafkaSettings(bootstrap_servers=stack.addresses["kafka"], topic_prefix="")
+    admin = KafkaTopicAdmin(raw)
+    for topic in (plain, debezium):
+        admin.create(topic, 2, 1, {})
+    admin.close()
+    publisher = KafkaPublisher(raw)
+    row = {"payload": {"op": "c", "after": {"pk": 7, "name": "from a database"}}}
+    publisher.publish(
+        [
+            Outgoing(plain, b"p1", b'{"text": {"headline": "from a topic"}, "n": 3}'),
+            Outgoing(plain, b"p2", b'{"text": {"headline": "soon gone"}}'),
+            Outgoing(plain, b"p2", None),
+            Outgoing(plain, b"p3", b"{broken"),
+            Outgoing(debezium, b'{"pk": 7}', orjson.dumps(row)),
+        ]
+    )
+    sources = tmp_path / "sources.yaml"
+    sources.write_text(
+        f"""sources:
+  - {{topic: {plain}, collection: {name}, fields: {{title: text.headline, year: n}}}}
+  - {{topic: {debezium}, collection: {name}, format: debezium, id: $key.pk, fields: {{title: name}}}}
+"""
+    )
+    env = dict(stack.env)
+    stack.env |= {"DRIFTLINE_INGEST__SOURCES_FILE": str(sources), "DRIFTLINE_INGEST__SOURCES_GROUP": f"g-{name}"}
+    stack.start_service("ingest", 9)
+    try:
+        stack.wait_ready("ingest-9")
+        until(lambda: sorted(user.ids(name, "from")) == ["7", "p1"], 40)
+        publisher.publish([Outgoing(debezium, b'{"pk": 7}', orjson.dumps({"payload": {"op": "d"}}))])
+        until(lambda: user.ids(name, "from") == ["p1"], 30)
+        assert user.search(name, "from a topic")[0]["fields"] == {"title": "from a topic", "year": 3}
+        reasons = [
+            x.reason
+            for _, x in read_letters(KafkaSettings(bootstrap_servers=stack.addresses["kafka"]))
+            if x.topic == plain
+        ]
+        assert reasons == ["malformed_json"]
+    finally:
+        stack.remove("ingest-9")
+        stack.env = env
+        publisher.close()
+
+
+def run_cli(stack: Stack, *arguments: str, code: int = 0) -> str:
+    env = {"DRIFTLINE_HOME": str(stack.home), "PATH": "/usr/bin:/bin", "COLUMNS": "200", "HOME": str(stack.home)}
+    done = subprocess.run(
+        [sys.executable, "-m", "driftline.cli", *arguments],
+        capture_output=True,
+        text=True,
+        env=env,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_command_line_from_definition_to_search(user: User, stack: Stack, tmp_path: Path) -> None:
+    name = f"cli{uuid.uuid4().hex[:6]}"
+    definition = tmp_path / "c.yaml"
+    definition.write_text(
+        f"name: {name}\nfields: {{title: {{type: text}}, kind: {{type: keyword, filter: true}}}}\n"
+        "embedding: {encoder: hashing, fields: [title]}\n"
+    )
+    run_cli(stack, "collections", "create", "-f", str(definition))
+    documents = tmp_path / "d.csv"
+    documents.write_text("id,title,kind\na,red shoes,shoe\nb,blue hat,hat\n")
+    loaded = orjson.loads(run_cli(stack, "load", name, str(documents), "--json"))
+    assert (loaded["accepted"], loaded["refused"], loaded["searchable"]) == (2, 0, True)
+    answer = orjson.loads(
+        run_cli(stack, "search", name, "red shoes", "--filter", '{"field":"kind","eq":"shoe"}', "--json")
+    )
+    assert [h["id"] for h in answer["hits"]] == ["a"]
+    assert "red shoes" in run_cli(stack, "document", "get", name, "a")
+    run_cli(stack, "verify", name)
+    run_cli(stack, "document", "delete", name, "a")
+    assert orjson.loads(run_cli(stack, "collections", "show", name, "--json"))["documents"] == 1
+    run_cli(stack, "topics", "create")
+    assert "hashing" in run_cli(stack, "models", "list")
+    assert "ingest" in run_cli(stack, "status", "--json")
+    run_cli(stack, "doctor")
+    assert "DRIFTLINE_KAFKA__PARTITIONS" in run_cli(stack, "settings", "encode")
+    run_cli(stack, "search", "nope", "x", code=1)
+    run_cli(stack, "collections", "delete", name, "--yes")
+
+
+def test_every_service_has_metrics(stack: Stack) -> None:
+    import httpx
+
+    for service in ("ingest", "encode", "index", "query"):
+        text = httpx.get(stack.addresses[service] + "/metrics", trust_env=False).text
+        assert f'service="{service}"' in text
+    index = httpx.get(stack.addresses["index"] + "/metrics", trust_env=False).text
+    assert "driftline_freshness_seconds_count" in index

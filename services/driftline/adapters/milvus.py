@@ -46,7 +46,13 @@ class _Fence(threading.local):
 
     guard: Guard | None = None
     timestamp: int = 0
+    # Milvus 2.3 answers a delete without a timestamp: then nothing tells when it is visible, until a later write.
+    untimed: bool = False
     fenced: Fenced | None = None
+
+    def answered(self, timestamp: int) -> None:
+        self.untimed = timestamp == 0
+        self.timestamp = max(self.timestamp, timestamp)
 
     def allowed(self, otherwise: float) -> float:
         """Seconds a write may take. pymilvus wraps what is raised under it: the original is kept."""
@@ -72,13 +78,13 @@ class _FencedCall:
 
     def __call__(self, request: Any, timeout: float | None = None, metadata: Any = None) -> Any:
         response = self._call(request, timeout=self._allowed(timeout), metadata=metadata)
-        _FENCE.timestamp = max(_FENCE.timestamp, response.timestamp)
+        _FENCE.answered(response.timestamp)
         return response
 
     def future(self, request: Any, timeout: float | None = None, metadata: Any = None) -> Any:
         pending = self._call.future(request, timeout=self._allowed(timeout), metadata=metadata)
         if pending.exception() is None:
-            _FENCE.timestamp = max(_FENCE.timestamp, pending.result().timestamp)
+            _FENCE.answered(pending.result().timestamp)
         return pending
 
     def _allowed(self, timeout: float | None) -> float:
@@ -229,7 +235,7 @@ class MilvusStore:
         return self._call("versions", read)
 
     def apply(self, target: StoreTarget, plan: WritePlan, guard: Guard) -> int:
-        _FENCE.guard, _FENCE.timestamp, _FENCE.fenced = guard, 0, None
+        _FENCE.guard, _FENCE.timestamp, _FENCE.untimed, _FENCE.fenced = guard, 0, False, None
         try:
             if plan.removals:
                 self._call("tombstone", lambda c: self._write_tombstones(c, target, plan.removals))
@@ -242,6 +248,9 @@ class MilvusStore:
             rows = [row for document in plan.upserts for row in _rows(document)]
             for rows_part in _parts(rows, _ROWS_PER_WRITE):
                 self._call("upsert", lambda c, p=rows_part: self._upsert(c, target.store, p))  # type: ignore[misc]
+            if _FENCE.untimed:
+                # Writing the tombstones once more changes nothing and gives a timestamp after the deletes.
+                self._call("tombstone", lambda c: self._write_tombstones(c, target, plan.removals))
             metrics.STORE_ROWS.inc(len(rows))
             return _FENCE.timestamp
         finally:

@@ -27,6 +27,9 @@ class Process:
     created: float
     log: str
     ports: dict[str, int]
+    command: list[str]
+    env: dict[str, str]
+    cwd: str | None = None
 
     def running(self) -> bool:
         found = _find(self.pid, self.created)
@@ -91,7 +94,14 @@ def start(
     except psutil.NoSuchProcess:
         created = 0.0
     _children.append(started)
-    return Process(name, started.pid, created, str(log), dict(ports or {}))
+    where = str(cwd) if cwd is not None else None
+    return Process(name, started.pid, created, str(log), dict(ports or {}), list(command), dict(env or {}), where)
+
+
+def again(process: Process) -> Process:
+    """Start the same command with the same ports once more: after a crash, or after killing it on purpose."""
+    cwd = Path(process.cwd) if process.cwd is not None else None
+    return start(process.name, process.command, Path(process.log), process.ports, process.env, cwd)
 
 
 # Held so that children of a long-lived parent (tests) are reaped and never become zombies that look alive.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from driftline.local import models, servers
-from driftline.local.processes import Process, StartError, free_port, start, stop, wait_until
+from driftline.local.processes import Process, StartError, again, free_port, start, stop, wait_until
 
 SERVICES = ("ingest", "encode", "index", "query")
 Report = Callable[[str], None]
@@ -211,6 +211,16 @@ class Stack:
         except StartError as error:
             checks = servers.http_body(f"http://127.0.0.1:{process.ports['http']}/readyz")
             raise StartError(f"{error}\n{name} says: {checks}" if checks else str(error)) from error
+
+    def restart(self, name: str) -> Process:
+        """Start a part again with its old ports; it may not be ready yet."""
+        return self._keep(again(self.process(name)))
+
+    def remove(self, name: str, grace_seconds: float = 20.0) -> None:
+        """End one part and forget it."""
+        stop([self.process(name)], grace_seconds)
+        self.processes = [p for p in self.processes if p.name != name]
+        self._save()
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> Process:
         """Send a signal to a part: what the fault tests do."""

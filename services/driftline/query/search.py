@@ -266,7 +266,7 @@ def group(chunks: Sequence[ChunkHit]) -> list[ChunkHit]:
     for hit in chunks:
         if hit.version == newest[hit.key]:
             best.setdefault(hit.key, hit)
-    return sorted(best.values(), key=lambda hit: -hit.score)
+    return sorted(best.values(), key=lambda hit: (-hit.score, hit.id))
 
 
 def _given_vector(given: requests.VectorInput, space: Space) -> Matrix:

@@ -1,0 +1,100 @@
+"""What the index must hold after a history: the accepted event with the highest version of each document."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from driftline.adapters.kafka import KafkaLogReader
+from driftline.adapters.milvus import MilvusStore
+from driftline.core import codec
+from driftline.core.records import Outcome, Receipt, StoreTarget
+from driftline.core.settings import KafkaSettings, MilvusSettings
+from driftline.core.topics import RECEIPTS
+from driftline.local.stack import Stack
+from tests.client import User
+
+
+def text_of(document_id: str, version: int, sentences: int) -> str:
+    """A body that tells its own version, in that many chunks."""
+    return " ".join(f"{document_id} says v{version} in sentence {i} with some more words." for i in range(sentences))
+
+
+CHUNKING = {"mode": "sentences", "max_tokens": 30, "overlap_tokens": 0}
+
+
+@dataclass
+class Oracle:
+    """Thread-safe. Versions are unique per document, so the highest one decides."""
+
+    newest: dict[str, tuple[int, int]] = field(default_factory=dict)
+    tokens: set[str] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def accepted(self, document_id: str, version: int, sentences: int, token: str) -> None:
+        """`sentences` 0 is a delete."""
+        with self.lock:
+            self.tokens.add(token)
+            if version > self.newest.get(document_id, (0, 0))[0]:
+                self.newest[document_id] = (version, sentences)
+
+    def expected(self) -> dict[str, tuple[int, int]]:
+        """Document id -> (version, chunks) of everything that must be searchable."""
+        with self.lock:
+            return {i: (v, n) for i, (v, n) in self.newest.items() if n}
+
+
+def stored(stack: Stack, user: User, collection: str) -> dict[str, tuple[int, int]]:
+    """Document id -> (version, chunks) in Milvus; fails on a document whose rows are of two versions."""
+    shown = user.ingest.get(f"/v1/collections/{collection}").json()
+    generation = shown["generations"][-1]
+    target = StoreTarget(generation["store"], generation["space"], 256, "cosine", shown["uid"])
+    rows: dict[str, dict[int, int]] = defaultdict(dict)
+    for _, document_id, version, chunk in MilvusStore(MilvusSettings(uri=stack.addresses["milvus"])).scan(target):
+        rows[document_id][chunk] = version
+    for document_id, chunks in rows.items():
+        assert len(set(chunks.values())) == 1, f"{document_id} has chunks of several versions: {chunks}"
+        assert set(chunks) == set(range(len(chunks))), f"{document_id} lacks chunks: {chunks}"
+    return {i: (next(iter(c.values())), len(c)) for i, c in rows.items()}
+
+
+def receipts_of(stack: Stack, tokens: set[str], timeout_seconds: float) -> dict[str, list[Receipt]]:
+    """Every receipt of these events, read until each has one. Fails when one has none in time."""
+    reader = KafkaLogReader(KafkaSettings(bootstrap_servers=stack.addresses["kafka"]))
+    reader.seek({(RECEIPTS.name, p): 0 for p in reader.ends(RECEIPTS.name)})
+    found: dict[str, list[Receipt]] = defaultdict(list)
+    missing = set(tokens)
+    deadline = time.monotonic() + timeout_seconds
+    quiet = 0
+    while missing or quiet < 5:
+        records = reader.poll(1_000, 0.2)
+        quiet = 0 if records else quiet + 1
+        for record in records:
+            for receipt in codec.decode_receipts(record.value):
+                token = receipt.position.token()
+                if token in tokens:
+                    found[token].append(receipt)
+                    missing.discard(token)
+        assert time.monotonic() < deadline, (
+            f"{len(missing)} of {len(tokens)} events have no receipt: {sorted(missing)[:5]}"
+        )
+    reader.close()
+    return found
+
+
+def check_receipts(found: dict[str, list[Receipt]]) -> None:
+    """Redelivery may repeat a receipt. The last one is final; before it there may be only the same outcome, or
+    `searchable` of a version that a crash let be applied and then superseded before its commit."""
+    for token, receipts in found.items():
+        final = receipts[-1].outcome
+        earlier = {r.outcome for r in receipts[:-1]} - {final}
+        assert earlier <= {Outcome.SEARCHABLE}, f"{token}: {[r.outcome.name for r in receipts]}"
+        assert not earlier or final is Outcome.SUPERSEDED, f"{token}: {[r.outcome.name for r in receipts]}"
+
+
+def check(stack: Stack, user: User, collection: str, oracle: Oracle, timeout_seconds: float = 120) -> None:
+    """Every event has a final receipt, and the index equals the oracle."""
+    check_receipts(receipts_of(stack, oracle.tokens, timeout_seconds))
+    assert stored(stack, user, collection) == oracle.expected()
