@@ -47,6 +47,10 @@ protos: setup ## Generate services/driftline/wire from protos/
 	$(RUN) grpc_tools.protoc -Idriftline/wire=protos/driftline --python_out=services --pyi_out=services \
 		--grpc_python_out=services $(wildcard protos/driftline/v1/*.proto)
 
+.PHONY: docs
+docs: setup ## Write the reference pages of docs/ from the code
+	$(RUN) driftline.cli.reference docs
+
 .PHONY: test
 test: lint ## Lint, unit, contract, integration and end-to-end tests on local servers
 	$(PYTEST) tests/unit tests/wire tests/contract tests/integration tests/e2e
@@ -56,8 +60,14 @@ test-unit: setup ## The tests that need no server
 	$(PYTEST) tests/unit tests/wire
 
 .PHONY: test-full
-test-full: setup ## Contract, integration, end-to-end, parity and fault tests on Apache Kafka and Redis 7
+test-full: setup servers ## Contract, integration, end-to-end, parity and fault tests on Apache Kafka and Redis 7
 	DRIFTLINE_TEST_STACK=full $(PYTEST) tests/contract tests/integration tests/e2e tests/faults
+
+.PHONY: servers
+servers: ## Debian's Redis 7 and, for Apache Kafka, Java and Maven (needs root only if they are missing)
+	@command -v redis-server java mvn >/dev/null 2>&1 && [ "$$(command -v redis-server java mvn | wc -l)" = 3 ] || \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+		redis-server default-jre-headless maven >/dev/null; }
 
 .PHONY: bench
 bench: setup ## Measure throughput, latency and freshness; writes docs/benchmarks.md

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -51,14 +51,15 @@ class Broker:
 
 
 @pytest.fixture(params=["memory", "kafka"])
-def broker(request: pytest.FixtureRequest) -> Broker:
+def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     topic = f"t{uuid.uuid4().hex[:8]}"
     if request.param == "memory":
         log, admin = MemoryLog(3), MemoryTopicAdmin()
         admin.create(topic, 3, 1, {})
-        return Broker(
+        yield Broker(
             MemoryPublisher(log), MemoryLogReader(log), admin, lambda t, g: MemorySubscriber(log, g, [t]), topic, 3
         )
+        return
     settings: KafkaSettings = request.getfixturevalue("kafka_settings")
     kafka_admin = KafkaTopicAdmin(settings)
     kafka_admin.create(topic, 3, 1, {})
@@ -71,15 +72,12 @@ def broker(request: pytest.FixtureRequest) -> Broker:
         members.append(member)
         return member
 
-    def close() -> None:
-        for member in members:
-            member.close()
-        publisher.close()
-        reader.close()
-        kafka_admin.close()
-
-    request.addfinalizer(close)
-    return Broker(publisher, reader, kafka_admin, subscribe, topic, 3)
+    yield Broker(publisher, reader, kafka_admin, subscribe, topic, 3)
+    for member in members:
+        member.close()
+    publisher.close()
+    reader.close()
+    kafka_admin.close()
 
 
 def collect(poll: Callable[[int, float], list[Incoming]], count: int, seconds: float = 30) -> list[Incoming]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -25,7 +26,7 @@ def test_windows_overlap_by_whole_sentences() -> None:
     chunking = Chunking(mode="sentences", max_tokens=22, overlap_tokens=5)
     found = windows(text, chunking, 512, words)
     assert all(len(words(w)) <= 20 for w in found)
-    assert all(second.startswith(first.split(". ")[-1]) for first, second in zip(found, found[1:], strict=False))
+    assert all(second.startswith(first.split(". ")[-1]) for first, second in itertools.pairwise(found))
 
 
 def test_a_sentence_over_the_limit_is_cut_between_tokens() -> None:

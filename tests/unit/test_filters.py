@@ -9,6 +9,7 @@ from driftline.core.errors import InvalidRequest
 from driftline.retrieval.filters import matches, parse
 from tests.build import a_definition
 
+SOLD = {"field": "sold", "eq": True}
 ATTRIBUTES = {"kind": "shoe", "year": 2020, "price": 9.5, "sold": True, "tags": ["a", "b"], "codes": [1, 2]}
 
 
@@ -27,7 +28,7 @@ ATTRIBUTES = {"kind": "shoe", "year": 2020, "price": 9.5, "sold": True, "tags": 
         ({"field": "seen", "exists": False}, True),
         ({"field": "seen", "gte": "2020-01-01"}, False),
         ({"not": {"field": "seen", "gte": "2020-01-01"}}, True),
-        ({"and": [{"field": "year", "exists": True}, {"or": [{"field": "kind", "eq": "x"}, {"field": "sold", "eq": True}]}]}, True),
+        ({"and": [{"field": "year", "exists": True}, {"or": [{"field": "kind", "eq": "x"}, SOLD]}]}, True),
     ],
 )  # fmt: skip
 def test_what_a_filter_means(raw: Any, expected: bool) -> None:

@@ -107,8 +107,8 @@ def send(
     accepted = refused = 0
     last: dict[str, tuple[int, str]] = {}
     with ExitStack() as stack:
-        columns = (SpinnerColumn(), TextColumn("[bold]loading"), BarColumn(), MofNCompleteColumn(), TextColumn("documents"),
-                   TextColumn("{task.fields[rate]}"), TimeElapsedColumn())  # fmt: skip
+        columns = (SpinnerColumn(), TextColumn("[bold]loading"), BarColumn(), MofNCompleteColumn(),
+                   TextColumn("documents {task.fields[rate]}"), TimeElapsedColumn())  # fmt: skip
         bar = None if quiet else stack.enter_context(Progress(*columns, console=errors))
         task = bar.add_task("load", total=None, rate="") if bar else None
         for batch in _batches(lines, skip):
@@ -149,6 +149,12 @@ def _send_batch(api: Api, collection: str, bodies: list[dict[str, Any]]) -> list
             return results
         time.sleep(min(5.0, 0.2 * 2 ** min(attempt, 5)))  # as Retry-After asks
     return results
+
+
+def send_lines(api: Api, collection: str, bodies: list[dict[str, Any]]) -> int:
+    """Send documents in bulk; returns how many were refused."""
+    parts = (bodies[i : i + _BATCH] for i in range(0, len(bodies), _BATCH))
+    return sum("problem" in result for part in parts for result in _send_batch(api, collection, part))
 
 
 def wait_searchable(api: Api, collection: str, last: dict[str, tuple[int, str]], timeout_seconds: float = 3600) -> bool:

@@ -11,7 +11,7 @@ from driftline.cli.output import emit_json, fail, table
 from driftline.core.settings import ServiceSettings, load
 
 
-def _kinds() -> dict[str, type[ServiceSettings]]:
+def kinds() -> dict[str, type[ServiceSettings]]:
     from driftline.encode.settings import EncodeSettings
     from driftline.index.settings import IndexSettings
     from driftline.ingest.settings import IngestSettings
@@ -30,10 +30,10 @@ def settings(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Print the effective settings of a service with their environment variables; secrets are only named files."""
-    kinds = _kinds()
-    if service not in kinds:
-        fail(f"expected one of {', '.join(kinds)}")
-    effective = load(kinds[service])
+    known = kinds()
+    if service not in known:
+        fail(f"expected one of {', '.join(known)}")
+    effective = load(known[service])
     if as_json:
         emit_json(effective.model_dump(mode="json"))
         return

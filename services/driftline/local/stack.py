@@ -138,8 +138,10 @@ class Stack:
         if options.kafka == "embedded":
             report("starting Kafka (embedded)")
             self.addresses["kafka"] = f"127.0.0.1:{self._keep(servers.start_embedded_kafka(self.home)).ports['kafka']}"
-            self.notes.append("The embedded Kafka broker keeps its log in memory: what is not indexed yet is lost by "
-                              "`down`; what is indexed stays in Milvus, but collections have to be created again.")  # fmt: skip
+            self.notes.append(
+                "The embedded Kafka broker keeps its log in memory: after `down`, what Milvus holds stays on disk, but "
+                "the log and the collections are gone. Use --kafka apache or --kafka host:port to keep them."
+            )
         elif options.kafka == "apache":
             report("starting Apache Kafka")
             process = self._keep(servers.start_apache_kafka(self.home, cache_folder()))

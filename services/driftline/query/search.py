@@ -266,15 +266,16 @@ def group(chunks: Sequence[ChunkHit]) -> list[ChunkHit]:
     for hit in chunks:
         if hit.version == newest[hit.key]:
             best.setdefault(hit.key, hit)
-    return sorted(best.values(), key=lambda hit: (-hit.score, hit.id))
+    return sorted(best.values(), key=lambda hit: (-hit.score, hit.key))
 
 
 def _given_vector(given: requests.VectorInput, space: Space) -> Matrix:
     if given.space and given.space != space.fingerprint:
         raise InvalidRequest(
-            "space_mismatch", f"the collection's space is {space.fingerprint}; vectors of two spaces are never compared",
+            "space_mismatch",
+            f"the collection's space is {space.fingerprint}; vectors of two spaces are never compared",
             "vector.space",
-        )  # fmt: skip
+        )
     if len(given.values) != space.dimension:
         raise InvalidRequest(
             "wrong_dimension",

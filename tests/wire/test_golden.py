@@ -1,0 +1,105 @@
+"""Bytes written by v1 must be read for ever: golden records, never regenerated, only added to."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from driftline.core import codec
+from driftline.core.errors import InvalidRecord
+from driftline.core.records import (
+    ChangeEvent,
+    DeadLetter,
+    LogIncarnation,
+    MediaReference,
+    NamedVectors,
+    Operation,
+    Outcome,
+    Position,
+    Receipt,
+    Space,
+    VectorRecord,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+CHANGE = ChangeEvent(
+    "things", "u1", "tenant", "id/1", Operation.UPSERT, 7, b'{"title":"x"}', 1_700_000_000_000_000, "http",
+    (MediaReference("image", "s3://bucket/x.png", "image/png", "ab"),),
+)  # fmt: skip
+VECTOR = VectorRecord(
+    Position(3, 9), "things", "u1", "", "a", Operation.UPSERT, 5, b"{}", 10, 20, 30, "grpc", ("one", "two"),
+    (NamedVectors("default", "s" * 32, 1, np.array([[0.5, -1], [2, 3]], dtype=np.float32)),),
+)  # fmt: skip
+RECEIPT = Receipt(
+    Position(1, 2), "things", "", "a", Operation.DELETE, 9, Outcome.SUPERSEDED, "", "", 11, 0, 1, 2, 3, 4, 5
+)
+LETTER = DeadLetter("changes", 1, 2, b"k", b"\xff", (("h", b"v"),), "undecodable", "why", "encode", 99)
+SPACE = Space("f" * 32, "minilm", "1", 384, True, "mean", "query: ", "", 256, 32)
+LOG = LogIncarnation("changes", "topic-id", 1_700_000_000_000_000)
+
+RECORDS = {
+    "change": codec.encode_change(CHANGE),
+    "vector": codec.encode_vector(VECTOR),
+    "receipts": codec.encode_receipts([RECEIPT]),
+    "dead_letter": codec.encode_dead_letter(LETTER),
+    "space": codec.encode_space(SPACE),
+    "log": codec.encode_log(LOG),
+    "collection": codec.encode_collection("things", "u1", "{}", (), 5, True),
+}
+
+
+@pytest.mark.parametrize("name", sorted(RECORDS))
+def test_todays_bytes_are_the_golden_ones(name: str) -> None:
+    assert RECORDS[name].hex() == (GOLDEN / f"{name}.hex").read_text().strip()
+
+
+def test_golden_bytes_are_read_as_what_was_written() -> None:
+    def golden(name: str) -> bytes:
+        return bytes.fromhex((GOLDEN / f"{name}.hex").read_text().strip())
+
+    assert codec.decode_change(golden("change")) == CHANGE
+    assert codec.decode_receipts(golden("receipts")) == [RECEIPT]
+    assert codec.decode_dead_letter(golden("dead_letter")) == LETTER
+    assert codec.decode_control(golden("space")) == SPACE
+    assert codec.decode_control(golden("log")) == LOG
+    vector = codec.decode_vector(golden("vector"))
+    np.testing.assert_array_equal(vector.vectors[0].values, VECTOR.vectors[0].values)
+    assert (vector.position, vector.chunks, vector.encoded_at_us) == (VECTOR.position, VECTOR.chunks, 30)
+
+
+def test_fields_of_a_later_minor_version_are_left_alone() -> None:
+    unknown = bytes([0xFA, 0x3F, 0x03]) + b"new"  # field 1023, three bytes
+    assert codec.decode_change(RECORDS["change"] + unknown) == CHANGE
+
+
+@pytest.mark.parametrize(
+    "decode",
+    [codec.decode_change, codec.decode_vector, codec.decode_receipts, codec.decode_dead_letter, codec.decode_control],
+)
+@given(st.binary(max_size=200))
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_are_a_record_or_an_invalid_record(decode: object, value: bytes) -> None:
+    with contextlib.suppress(InvalidRecord):
+        decode(value)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "values, reason",
+    [
+        (np.array([[np.nan, 1], [2, 3]], dtype=np.float32), "non_finite_vector"),
+        (np.array([[np.inf, 1], [2, 3]], dtype=np.float32), "non_finite_vector"),
+        (np.array([[1, 2]], dtype=np.float32), "wrong_dimension"),
+    ],
+)
+def test_vectors_that_are_none_are_refused(values: np.ndarray, reason: str) -> None:
+    from dataclasses import replace
+
+    broken = replace(VECTOR, vectors=(replace(VECTOR.vectors[0], values=values),))
+    with pytest.raises(InvalidRecord) as caught:
+        codec.decode_vector(codec.encode_vector(broken))
+    assert caught.value.reason == reason
