@@ -52,8 +52,8 @@ docs: setup ## Write the reference pages of docs/ from the code
 	$(RUN) driftline.cli.reference docs
 
 .PHONY: test
-test: lint ## Lint, unit, contract, integration and end-to-end tests on local servers
-	$(PYTEST) tests/unit tests/wire tests/contract tests/integration tests/e2e
+test: lint ## Lint, unit, contract and end-to-end tests on local servers
+	$(PYTEST) tests/unit tests/wire tests/contract tests/e2e
 
 .PHONY: test-unit
 test-unit: setup ## The tests that need no server
@@ -61,7 +61,7 @@ test-unit: setup ## The tests that need no server
 
 .PHONY: test-full
 test-full: setup servers ## Contract, integration, end-to-end, parity and fault tests on Apache Kafka and Redis 7
-	DRIFTLINE_TEST_STACK=full $(PYTEST) tests/contract tests/integration tests/e2e tests/faults
+	DRIFTLINE_TEST_STACK=full $(PYTEST) tests/contract tests/e2e tests/faults tests/quality
 
 .PHONY: servers
 servers: ## Debian's Redis 7 and, for Apache Kafka, Java and Maven (needs root only if they are missing)

@@ -155,7 +155,7 @@ class KafkaSubscriber:
                 session_timeout_ms=settings.session_timeout_ms,
                 heartbeat_interval_ms=settings.heartbeat_interval_ms,
                 max_poll_records=20_000,
-                fetch_max_wait_ms=20,
+                fetch_max_wait_ms=settings.fetch_wait_ms,
                 fetch_min_bytes=1,
                 max_partition_fetch_bytes=2_000_000,
                 isolation_level="read_committed",
@@ -275,7 +275,7 @@ class KafkaLogReader:
                 group_id=None,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
-                fetch_max_wait_ms=20,
+                fetch_max_wait_ms=self._settings.fetch_wait_ms,
                 max_partition_fetch_bytes=4_000_000,
                 isolation_level="read_committed",
             )

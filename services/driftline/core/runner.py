@@ -81,6 +81,7 @@ class _Batch(Generic[In]):
     positions: list[int] = field(default_factory=list)
     refused: list[tuple[Incoming, Refused]] = field(default_factory=list)
     done: Future[tuple[Processed, Sequence[Outgoing]]] | None = None
+    begun: float = field(default_factory=time.monotonic)
 
     def first_offsets(self) -> dict[tuple[str, int], int]:
         first: dict[tuple[str, int], int] = {}
@@ -218,7 +219,10 @@ class Runner(Generic[In]):
     def _poll_seconds(self) -> float:
         if self._buffer:
             return max(0.001, self._settings.batch_age_seconds - (time.monotonic() - self._buffer_since))
-        return 0.005 if self._in_flight else 0.1
+        if not self._in_flight:
+            return 0.1
+        # A young batch may be done any moment; one of many seconds is not worth 200 polls a second of CPU.
+        return 0.005 if time.monotonic() - self._in_flight[0].begun < 0.1 else 0.05
 
     def _wait_oldest(self, seconds: float) -> None:
         oldest = self._in_flight[0].done

@@ -31,6 +31,7 @@ class KafkaSettings(Section):
     replicas: int = Field(1, ge=1, le=9, description="replication factor of new topics")
     session_timeout_ms: int = Field(10_000, ge=3_000, le=300_000, description="a silent member loses its partitions")
     heartbeat_interval_ms: int = Field(2_000, ge=200, le=60_000)
+    fetch_wait_ms: int = Field(500, ge=1, le=10_000, description="a broker answers earlier as soon as it has records")
     max_request_bytes: int = Field(8_000_000, ge=100_000, description="largest record and produce request")
     compression: Literal["none", "gzip"] = Field("none", description="of produced batches")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"

@@ -176,6 +176,8 @@ class Stack:
             # The embedded broker lets a member join after half a session: shorter sessions start sooner.
             "DRIFTLINE_KAFKA__SESSION_TIMEOUT_MS": "6000",
             "DRIFTLINE_KAFKA__HEARTBEAT_INTERVAL_MS": "1000",
+            # It also looks for new records only a few times per fetch: longer ones cost latency, shorter ones CPU.
+            "DRIFTLINE_KAFKA__FETCH_WAIT_MS": "60" if options.kafka == "embedded" else "500",
             "DRIFTLINE_MILVUS__URI": self.addresses["milvus"],
             "DRIFTLINE_REDIS__URL": self.addresses["redis"],
             "DRIFTLINE_TRITON__URL": self.addresses["triton"],
