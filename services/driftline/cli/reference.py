@@ -26,7 +26,8 @@ def metrics_page() -> str:
 def topics_page() -> str:
     rows = [
         f"| `{t.name}` | {t.key} | {t.value} | {t.partitions or '`kafka.partitions`'} | "
-        f"{', '.join(f'{k}={v}' for k, v in t.config.items())} | {', '.join(t.producers)} | {', '.join(t.consumers)} | {t.why} |"
+        f"{', '.join(f'{k}={v}' for k, v in t.config.items())} | {', '.join(t.producers)} | "
+        f"{', '.join(t.consumers)} | {t.why} |"
         for t in TOPICS
     ]
     head = (
@@ -42,8 +43,8 @@ def settings_page() -> str:
     from driftline.cli.settings import kinds
 
     parts = ["# Settings\n\n" + _NOTE]
-    parts.append("Environment variables, or keys of the YAML file that `DRIFTLINE_CONFIG` names (sections and fields in\n"
-                 "lower case). `driftline settings SERVICE` prints the effective ones.\n")  # fmt: skip
+    parts.append("Environment variables, or keys of the YAML file that `DRIFTLINE_CONFIG` names (sections and fields\n"
+                 "in lower case). `driftline settings SERVICE` prints the effective ones.\n")  # fmt: skip
     for service, kind in kinds().items():
         parts.append(f"\n## {service}\n\n| variable | default | what it is |\n| --- | --- | --- |\n")
         for section, info in kind.model_fields.items():

@@ -118,7 +118,6 @@ class TelemetrySettings(Section):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     metrics_host: str = Field("127.0.0.1", description="where health and metrics listen")
     metrics_port: int = Field(0, ge=0, le=65_535, description="health and metrics of services without an API")
-    otlp_endpoint: str = Field("", description="OpenTelemetry collector (HTTP); empty switches traces off")
 
 
 class ServiceSettings(BaseSettings):
