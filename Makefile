@@ -36,6 +36,13 @@ lint: setup ## Format check, lint, types, import rules, protos
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	cd protos && ../$(BIN)/buf lint
+	$(MAKE) --no-print-directory breaking
+
+# The protos of v1 change by addition only: compared with the release tag before, else with the first parent.
+BASE ?= $(shell git describe --tags --abbrev=0 2>/dev/null || git rev-parse --verify --quiet HEAD~1)
+.PHONY: breaking
+breaking: setup
+	@if [ -n "$(BASE)" ]; then cd protos && ../$(BIN)/buf breaking --against "../.git#ref=$(BASE),subdir=protos"; fi
 
 .PHONY: format
 format: setup ## Format the code

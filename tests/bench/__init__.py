@@ -1,0 +1,1 @@
+"""Benchmarks: ratios within one run, written to docs/benchmarks.md with the machine and the commit."""

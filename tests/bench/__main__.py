@@ -1,0 +1,228 @@
+"""`make bench`: throughput over the bare model's, search latency over direct calls, freshness under load."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+
+from driftline.adapters.kafka import KafkaLogReader
+from driftline.adapters.milvus import MilvusStore
+from driftline.adapters.triton import TritonEmbedder
+from driftline.cli.demo import documents
+from driftline.core import codec
+from driftline.core.records import Outcome, StoreTarget, VectorQuery
+from driftline.core.settings import KafkaSettings, MilvusSettings, TritonSettings
+from driftline.core.topics import RECEIPTS
+from driftline.encode.batch import plan_requests
+from driftline.local.stack import Options, Stack
+from tests.client import User, until
+from tests.quality.test_parity import ENCODER, reference_vectors
+
+ROUNDS = int(os.environ.get("DRIFTLINE_BENCH_ROUNDS", "2"))
+TEXTS = int(os.environ.get("DRIFTLINE_BENCH_TEXTS", "1500"))
+FREE_DOCUMENTS = int(os.environ.get("DRIFTLINE_BENCH_FREE", "30000"))
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def rate(count: int, work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return count / (time.perf_counter() - begun)
+
+
+def corpus() -> list[str]:
+    """Documentation texts, of mixed length."""
+    return [f"{d['fields']['name']} {d['fields']['doc']}" for d in documents()][:TEXTS]
+
+
+class Bench:
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.user = User(stack)
+        self.embedder = TritonEmbedder(TritonSettings(url=stack.addresses["triton"], max_in_flight=8))
+        self.store = MilvusStore(MilvusSettings(uri=stack.addresses["milvus"]))
+
+    def bare(self, texts: Sequence[str], size: int) -> float:
+        """Documents/s of a client that only calls Triton, with requests of like-sized texts, eight in flight."""
+        space = self.embedder.describe(ENCODER)
+        requests = [[texts[i] for i in r] for r in plan_requests(texts, size)]
+        return rate(len(texts), lambda: self.embedder.embed(ENCODER, space.fingerprint, requests))
+
+    def in_process(self, texts: Sequence[str]) -> float:
+        """Documents/s of the same model in this process, a thread per core, one text at a time (no padding)."""
+        folder = self.stack.repository / ENCODER / "1"
+        return rate(len(texts), lambda: reference_vectors(folder, list(texts)))
+
+    def pipeline(self, texts: Sequence[str], encoder: str) -> float:
+        """Documents/s from the first request to the last document counted in Milvus."""
+        collection = self.user.create(encoder)
+        lines = [{"id": f"d{i}", "fields": {"title": text}} for i, text in enumerate(texts)]
+
+        def work() -> None:
+            for start in range(0, len(lines), 1_000):
+                self.user.bulk(collection, lines[start : start + 1_000])
+            until(lambda: self.user.count(collection) == len(lines), 1_200, every=0.2)
+
+        result = rate(len(texts), work)
+        self.user.ingest.delete(f"/v1/collections/{collection}")
+        return result
+
+    def search(self, texts: Sequence[str]) -> dict[str, float]:
+        """Median and 95th percentile, ms, of a search and of direct Triton + direct Milvus, taking turns."""
+        collection = self.user.create(ENCODER)
+        self.user.bulk(collection, [{"id": f"d{i}", "fields": {"title": t}} for i, t in enumerate(texts[:500])])
+        until(lambda: self.user.count(collection) == 500, 300, every=0.5)
+        generation = self.user.ingest.get(f"/v1/collections/{collection}").json()["generations"][-1]
+        target = StoreTarget(generation["store"], generation["space"], 384, "cosine", "")
+        service: list[float] = []
+        direct: list[float] = []
+        for i in range(300):
+            # Never asked before, so that no cache answers.
+            query = f"{' '.join(texts[i].split()[1:9])} {i}"
+            begun = time.perf_counter()
+            (vector,) = self.embedder.embed(ENCODER, generation["space"], [[query]])
+            assert not isinstance(vector, Exception)
+            self.store.search(target, VectorQuery(vector, 11, None))
+            direct.append(time.perf_counter() - begun)
+            begun = time.perf_counter()
+            self.user.search(collection, query + " again")
+            service.append(time.perf_counter() - begun)
+        return {
+            "service_p50": 1000 * statistics.median(service[20:]),
+            "service_p95": 1000 * float(np.quantile(service[20:], 0.95)),
+            "direct_p50": 1000 * statistics.median(direct[20:]),
+            "direct_p95": 1000 * float(np.quantile(direct[20:], 0.95)),
+        }
+
+    def freshness(self, texts: Sequence[str], per_second: float, seconds: float, encoder: str) -> tuple[float, float]:
+        """(p50, p99) seconds from acceptance to searchable, of single writes at a steady rate."""
+        collection = self.user.create(encoder)
+        reader = KafkaLogReader(KafkaSettings(bootstrap_servers=self.stack.addresses["kafka"], fetch_wait_ms=50))
+        reader.seek({(RECEIPTS.name, p): e for p, e in reader.ends(RECEIPTS.name).items()})
+        found: list[float] = []
+        stop = threading.Event()
+
+        def follow() -> None:
+            while not stop.is_set():
+                for record in reader.poll(1_000, 0.2):
+                    found.extend(
+                        (r.searchable_at_us - r.accepted_at_us) / 1e6
+                        for r in codec.decode_receipts(record.value)
+                        if r.collection == collection and r.outcome is Outcome.SEARCHABLE
+                    )
+
+        thread = threading.Thread(target=follow)
+        thread.start()
+        count = int(per_second * seconds)
+        begun = time.perf_counter()
+        with ThreadPoolExecutor(4) as pool:
+            for i in range(count):
+                wait = begun + i / per_second - time.perf_counter()
+                if wait > 0:
+                    time.sleep(wait)
+                pool.submit(self.user.put, collection, f"d{i}", False, None, title=f"{texts[i % len(texts)]} {i}")
+        until(lambda: len(found) >= count, 120)
+        stop.set()
+        thread.join()
+        reader.close()
+        return float(np.quantile(found, 0.5)), float(np.quantile(found, 0.99))
+
+
+def machine() -> str:
+    model = next(
+        (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), ""
+    )
+    memory = psutil.virtual_memory().total / 2**30
+    return f"{os.cpu_count()} cores of {model}, {memory:.0f} GiB, Python {platform.python_version()}"
+
+
+def commit() -> str:
+    done = subprocess.run(
+        ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def page(rows: Sequence[tuple[str, str, str, str]]) -> str:
+    lines = [f"| {a} | {b} | {c} | {d} |" for a, b, c, d in rows]
+    return (
+        "# Benchmarks\n\n<!-- Written by `make bench`. -->\n\n"
+        f"{machine()}; commit {commit()}, {time.strftime('%Y-%m-%d')}. Everything (Kafka, Milvus, Redis, Triton, the\n"
+        "services and the measuring client) shares these cores; ratios are of runs that took turns.\n\n"
+        "| what | measured | ratio | goal |\n| --- | --- | --- | --- |\n" + "\n".join(lines) + "\n"
+    )
+
+
+def run(bench: Bench) -> list[tuple[str, str, str, str]]:
+    texts = corpus()
+    bench.bare(texts[:200], 16)
+    best = max((16, 32), key=lambda size: bench.bare(texts[:600], size))
+    bare, through = [], []
+    for number in range(ROUNDS):
+        bare.append(bench.bare(texts, best))
+        # Another text each round: no embedding comes from the cache.
+        through.append(bench.pipeline([f"{t} {number}" for t in texts], ENCODER))
+        say(f"bare Triton {bare[-1]:.1f}/s, pipeline {through[-1]:.1f}/s")
+    ratio = statistics.median(p / b for p, b in zip(through, bare, strict=True))
+    alone = bench.in_process(texts[:600])
+    pipeline = statistics.median(through)
+    both = f"{pipeline:.1f}/s over {statistics.median(bare):.1f}/s"
+    rows = [
+        (f"pipeline over bare Triton (requests of {best})", both, f"{ratio:.2f}", ">= 0.95"),
+        ("pipeline over the model in process", f"{pipeline:.1f}/s over {alone:.1f}/s", f"{pipeline / alone:.2f}", "-"),
+    ]
+    found = bench.search(texts)
+    say(f"search {found}")
+    both = f"p50 {found['service_p50']:.1f} ms over {found['direct_p50']:.1f} ms, "
+    both += f"p95 {found['service_p95']:.1f} over {found['direct_p95']:.1f}"
+    ratio = found["service_p50"] / found["direct_p50"]
+    rows.append(("search over direct Triton + direct Milvus", both, f"{ratio:.2f}", "<= 1.15"))
+    free = bench.pipeline([f"short text number {i}" for i in range(FREE_DOCUMENTS)], "hashing-64")
+    say(f"zero-cost encoder {free:.0f}/s")
+    rows.append(
+        (f"pipeline with a nearly free encoder, {FREE_DOCUMENTS} documents", f"{free:.0f}/s", "-", ">= 5,000/s")
+    )
+    for encoder, at in ((ENCODER, 0.7 * pipeline), ("hashing-64", min(150.0, 0.7 * free))):
+        p50, p99 = bench.freshness(texts, at, 30, encoder)
+        say(f"freshness {encoder} at {at:.0f}/s: p50 {p50:.3f} s, p99 {p99:.3f} s")
+        rows.append(
+            (f"freshness, {encoder}, single writes at {at:.0f}/s", f"p50 {p50:.2f} s, p99 {p99:.2f} s", "-", "-")
+        )
+    return rows
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory(prefix="driftline-bench-") as folder:
+        stack = Stack(Path(folder))
+        stack.up(Options(models=(ENCODER, "hashing-64")), say)
+        try:
+            rows = run(Bench(stack))
+        except httpx.HTTPError as error:
+            say(f"bench failed: {error}")
+            return 1
+        finally:
+            stack.down()
+    (ROOT / "docs/benchmarks.md").write_text(page(rows), encoding="utf-8")
+    say((ROOT / "docs/benchmarks.md").read_text())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
