@@ -22,7 +22,8 @@ def text_of(document_id: str, version: int, sentences: int) -> str:
     return " ".join(f"{document_id} says v{version} in sentence {i} with some more words." for i in range(sentences))
 
 
-CHUNKING = {"mode": "sentences", "max_tokens": 30, "overlap_tokens": 0}
+# A sentence of `text_of` has 13 to 18 word pieces: one fits a window of 20 (two are special), two never do.
+CHUNKING = {"mode": "sentences", "max_tokens": 20, "overlap_tokens": 0}
 
 
 @dataclass

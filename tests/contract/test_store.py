@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from driftline.adapters.memory import MemoryStore
@@ -219,7 +219,7 @@ trees = st.recursive(
 
 def test_any_filter_means_in_the_store_what_it_means_in_memory(store: VectorStore, target: StoreTarget) -> None:
     @given(st.lists(attributes, min_size=4, max_size=8), st.lists(trees, min_size=6, max_size=12))
-    @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
     def check(rows: list[dict[str, Any]], raws: list[dict[str, Any]]) -> None:
         documents = tuple(a_stored(f"d{i}", **row) for i, row in enumerate(rows))
         write(store, target, WritePlan(documents))
@@ -250,7 +250,7 @@ def test_random_writes_leave_exactly_what_was_written(store: VectorStore) -> Non
     make: Callable[[], StoreTarget] = lambda: a_target(store=f"contract_{uuid.uuid4().hex[:10]}")  # noqa: E731
 
     @given(steps)
-    @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
     def check(history: list[tuple[str, str, int]]) -> None:
         target = make()
         store.ensure(target)

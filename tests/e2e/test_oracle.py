@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from driftline.local.stack import Stack
@@ -51,7 +51,7 @@ def test_any_history_of_several_producers_ends_as_the_oracle(stack: Stack) -> No
     user = User(stack)
 
     @given(st.lists(changes, min_size=2, max_size=3))
-    @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
     def run(histories: list[list[Change]]) -> None:
         collection = user.create(embedding={"encoder": "hashing", "fields": ["body"], "chunking": CHUNKING})
         oracle = Oracle()
