@@ -65,6 +65,7 @@ def a_collection(space: Space | None = None, **changes: Any) -> Collection:
 def a_view(*collections: Collection, space: Space | None = None) -> ControlView:
     """A view that knows the space, these collections, and the changes log."""
     view = ControlView()
+    view.confirm(float("inf"))
     view.apply(space_record(space or MemoryEmbedder().space).value)
     view.apply(log_record(LogIncarnation(CHANGES.name, "t1", BASE)).value)
     for collection in collections:

@@ -33,6 +33,8 @@ class ControlView:
         self._spaces: dict[str, Space] = {}
         self._logs: dict[str, LogIncarnation] = {}
         self._listeners: list[Callable[[Collection], None]] = []
+        self._asked: dict[str, float] = {}
+        self._confirmed_at = 0.0
 
     def on_collection(self, listener: Callable[[Collection], None]) -> None:
         """Call this for every created and deleted collection, on the follower's thread."""
@@ -88,10 +90,34 @@ class ControlView:
         return found
 
     def incarnation(self, name: str, uid: str) -> Collection | None:
-        """The collection an event was accepted for: None when it is gone, also when a successor has its name."""
+        """The collection an event was accepted for: None when it is gone, also when a successor has its name.
+
+        Raises Unavailable while it may only not have been read yet: ingest may know a collection, and accept its
+        first document, before this process has read its record.
+        """
         with self._lock:
             found = self._by_uid.get(uid) if uid else self._collections.get(name)
+            if found is None and uid and not self._surely_unknown(uid):
+                raise Unavailable("control", f"collection {name!r} ({uid}) is not known yet", 0.3)
         return None if found is None or found.deleted else found
+
+    def _surely_unknown(self, uid: str) -> bool:
+        """Whether everything written before this uid was first asked for has been read since."""
+        if len(self._asked) > 10_000:
+            self._asked.clear()
+        first = self._asked.setdefault(uid, time.monotonic())
+        # Half a second more, for brokers that report the end of a topic too small for a moment.
+        return self._confirmed_at > first + 0.5
+
+    def asks(self) -> bool:
+        """Whether somebody waits for a confirmation."""
+        with self._lock:
+            return any(first + 0.5 >= self._confirmed_at for first in self._asked.values())
+
+    def confirm(self, at: float) -> None:
+        """Everything written before `at`, on the monotonic clock, has been applied."""
+        with self._lock:
+            self._confirmed_at = max(self._confirmed_at, at)
 
     def space(self, fingerprint: str) -> Space:
         with self._lock:
@@ -168,6 +194,10 @@ class ControlFollower:
             # An end of a compacted topic may be reported too small, so also wait for an empty poll.
             if not records and self._position >= end:
                 self._caught_up.set()
+            if not records and self._view.asks():
+                at = time.monotonic()
+                if self._position >= self._reader.ends(CONTROL.name).get(0, 0):
+                    self._view.confirm(at)
 
 
 def collection_record(collection: Collection) -> Outgoing:
