@@ -20,9 +20,23 @@ from tokenizers import Tokenizer
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from encoder_files import fingerprint, read_description  # noqa: E402
 
-# Texts per run of the model. A batch is padded to its longest text, so 16 like-sized ones waste little; larger
-# runs gained nothing on one CPU thread.
+# Texts per run of the model, and how much longer than its shortest a run's longest text may be. A run is padded to
+# its longest text; on one CPU thread a run of one costs per token what a run of sixteen does, so waste is what counts:
+# mixed lengths in fixed runs of 16 encoded 24 texts/s where like-sized ones encoded 51.
 _MICRO_BATCH = 16
+_STRETCH = 1.15
+
+
+def _runs(lengths: list[int]) -> list[list[int]]:
+    """Indices of the texts of each run, by length."""
+    runs: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        fits = runs and len(runs[-1]) < _MICRO_BATCH and lengths[i] <= _STRETCH * lengths[runs[-1][0]]
+        if fits:
+            runs[-1].append(i)
+        else:
+            runs.append([i])
+    return runs
 
 
 class _Onnx:
@@ -45,11 +59,9 @@ class _Onnx:
 
     def embed(self, texts: list[str]) -> np.ndarray:
         encodings = self._tokenizer.encode_batch(texts)
-        order = sorted(range(len(texts)), key=lambda i: len(encodings[i].ids))
-        parts = [order[i : i + _MICRO_BATCH] for i in range(0, len(order), _MICRO_BATCH)]
         vectors: list[np.ndarray | None] = [None] * len(texts)
-        for part in parts:
-            for i, vector in zip(part, self._run([encodings[i] for i in part])):
+        for run in _runs([len(e.ids) for e in encodings]):
+            for i, vector in zip(run, self._run([encodings[i] for i in run])):
                 vectors[i] = vector
         return np.stack(vectors)
 
