@@ -36,6 +36,7 @@ from driftline.query.server import create_app as create_query
 from driftline.query.settings import QuerySection, QuerySettings
 from driftline.web.auth import Keys
 from tests.build import BASE, a_collection, a_follower, a_stored
+from tests.client import until
 
 OFF = AuthSettings(mode="off")
 
@@ -323,6 +324,7 @@ def test_a_result_is_cached_until_the_collection_changes(world: World) -> None:
     world.cache.increment("epoch:things")
     url, body = "/v1/collections/things/search", {"text": "red shoes"}
     assert world.query.post(url, json=body).json()["cached"] is False
+    until(lambda: any(key.startswith("r:") for key in world.cache.items), 5)
     assert world.query.post(url, json=body).json()["cached"] is True
     world.store_text("b", "red shoes too")
     world.cache.increment("epoch:things")

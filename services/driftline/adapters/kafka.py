@@ -263,8 +263,9 @@ class KafkaSubscriber:
 class KafkaLogReader:
     """Reads topics from chosen offsets, outside any group."""
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, fetch_wait_ms: int | None = None) -> None:
         self._settings = settings
+        self._fetch_wait_ms = fetch_wait_ms or settings.fetch_wait_ms
         self._prefix = settings.topic_prefix
         self._consumer: Any = None
 
@@ -275,7 +276,7 @@ class KafkaLogReader:
                 group_id=None,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
-                fetch_max_wait_ms=self._settings.fetch_wait_ms,
+                fetch_max_wait_ms=self._fetch_wait_ms,
                 max_partition_fetch_bytes=4_000_000,
                 isolation_level="read_committed",
             )

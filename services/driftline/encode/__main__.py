@@ -23,7 +23,7 @@ def main() -> int:
     health = Health()
     health.not_ready("assignment", "no partitions assigned yet")
     view = ControlView()
-    follower = ControlFollower(KafkaLogReader(settings.kafka), view)
+    follower = ControlFollower(KafkaLogReader(settings.kafka, fetch_wait_ms=500), view)
     service.patiently(follower.start, "kafka", threading.Event())
     stage = EncodeStage(view, TritonEmbedder(settings.triton), RedisCache(settings.redis), settings.encode)
     publisher = KafkaPublisher(settings.kafka)

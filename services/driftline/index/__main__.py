@@ -28,7 +28,7 @@ def main() -> int:
     store = MilvusStore(settings.milvus)
     housekeeper = Housekeeper(view, store, settings.index.tombstone_days)
     view.on_collection(housekeeper.notice)
-    follower = ControlFollower(KafkaLogReader(settings.kafka), view)
+    follower = ControlFollower(KafkaLogReader(settings.kafka, fetch_wait_ms=500), view)
     service.patiently(follower.start, "kafka", threading.Event())
     housekeeper.start()
     publisher = KafkaPublisher(settings.kafka)

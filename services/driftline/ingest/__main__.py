@@ -43,7 +43,7 @@ def main() -> int:
     publisher = KafkaPublisher(settings.kafka)
     service.patiently(lambda: _provision(settings, publisher), "kafka", threading.Event())
     view = ControlView()
-    follower = ControlFollower(KafkaLogReader(settings.kafka), view)
+    follower = ControlFollower(KafkaLogReader(settings.kafka, fetch_wait_ms=500), view)
     service.patiently(follower.start, "kafka", threading.Event())
     tail = ReceiptTail(KafkaLogReader(settings.kafka))
     service.patiently(tail.start, "kafka", threading.Event())

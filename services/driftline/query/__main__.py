@@ -27,7 +27,7 @@ def main() -> int:
     keys = Keys(settings.auth)
     health = Health()
     view = ControlView()
-    follower = ControlFollower(KafkaLogReader(settings.kafka), view)
+    follower = ControlFollower(KafkaLogReader(settings.kafka, fetch_wait_ms=500), view)
     service.patiently(follower.start, "kafka", threading.Event())
     tail = ReceiptTail(KafkaLogReader(settings.kafka))
     service.patiently(tail.start, "kafka", threading.Event())

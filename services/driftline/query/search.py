@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +66,8 @@ class Searcher:
         self._cache = cache
         self._tail = tail
         self._settings = settings
+        # Filling a cache is not worth a caller's milliseconds.
+        self._fills = ThreadPoolExecutor(2, thread_name_prefix="cache-fill")
 
     def search(self, collection: str, body: SearchBody) -> dict[str, Any]:
         """Raises InvalidRequest, NotFound and Unavailable."""
@@ -76,7 +79,7 @@ class Searcher:
         if answer is None:
             answer = self._answer(plan)
             if key:
-                self._cache.set_many({key: orjson.dumps(answer)}, self._settings.result_ttl_seconds)
+                self._fills.submit(self._cache.set_many, {key: orjson.dumps(answer)}, self._settings.result_ttl_seconds)
         else:
             answer["cached"] = True
         took = time.perf_counter() - begun
@@ -201,7 +204,7 @@ class Searcher:
         if isinstance(result, Exception):
             raise result
         if key:
-            self._cache.set_many({key: result.tobytes()}, self._settings.embedding_ttl_seconds)
+            self._fills.submit(self._cache.set_many, {key: result.tobytes()}, self._settings.embedding_ttl_seconds)
         return result
 
     def _stored(
