@@ -24,7 +24,7 @@ def options(**changes: object) -> Options:
     """What a test's stack is made of."""
     env = {
         "DRIFTLINE_MILVUS__TIMEOUT_SECONDS": "10",
-        "DRIFTLINE_TRITON__TIMEOUT_SECONDS": "10",
+        "DRIFTLINE_TRITON__TIMEOUT_SECONDS": "60",
         "DRIFTLINE_REDIS__TIMEOUT_SECONDS": "0.2",
     }
     redis = shutil.which("redis-server") if FULL else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,6 +133,29 @@ def test_texts_are_embedded_once_while_the_cache_has_them() -> None:
     publish_change(p.log, a_change("b", title="same words"))
     p.drain()
     assert p.embedder.requests == [1]
+
+
+def test_what_got_through_before_an_outage_is_not_embedded_again() -> None:
+    p = Pipeline()
+    texts = [f"text number {i}" for i in range(40)]
+    for i, text in enumerate(texts):
+        publish_change(p.log, a_change(f"d{i}", title=text))
+    plain = p.embedder.embed
+    failing = [True]
+
+    def half(encoder: str, space: str, requests: Any) -> Any:
+        answers = plain(encoder, space, requests)
+        if failing.pop() if failing else False:
+            answers[-1] = Unavailable("triton", "gone", 0.01)
+        return answers
+
+    p.embedder.embed = half  # type: ignore[method-assign]
+    changes = [decode_change(r) for r in p.log.all(CHANGES.name)]
+    with pytest.raises(Unavailable):
+        p.encode.process(changes)
+    p.embedder.requests.clear()
+    assert len(p.encode.process(changes).results) == 40
+    assert sum(p.embedder.requests) < 40
 
 
 def test_a_cache_that_is_down_fails_nothing() -> None:

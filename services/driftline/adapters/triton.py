@@ -82,11 +82,9 @@ class TritonEmbedder:
             answers = [self._one(encoder, found, requests[0])]
         else:
             answers = list(self._pool.map(lambda texts: self._one(encoder, found, texts), requests))
-        for answer in answers:
-            if isinstance(answer, Unavailable):
-                with self._lock:
-                    self._spaces.pop(encoder, None)
-                raise answer
+        if any(isinstance(answer, Unavailable) for answer in answers):
+            with self._lock:
+                self._spaces.pop(encoder, None)
         return answers
 
     def _one(self, encoder: str, space: Space, texts: Sequence[str]) -> Matrix | Exception:

@@ -115,8 +115,9 @@ class Embedder(Protocol):
     def embed(self, encoder: str, space: str, requests: Sequence[Sequence[str]]) -> list[Matrix | Exception]:
         """Embed each request, several in flight; float32 (texts, dimension) or what went wrong with it.
 
-        A request that the model itself refuses is answered with an InvalidRecord in its place. Raises
-        Unavailable when the server cannot be reached and SpaceMismatch when the loaded model is of another space.
+        In place of a request that the model itself refuses stands an InvalidRecord, of one that did not get through
+        an Unavailable: the others are answers to keep. Raises Unavailable when the encoder is not loaded, and
+        SpaceMismatch when the loaded model is of another space.
         """
         ...
 

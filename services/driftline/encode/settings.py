@@ -19,5 +19,5 @@ class EncodeSettings(ServiceSettings):
     triton: TritonSettings = TritonSettings()
     redis: RedisSettings = RedisSettings()
     # Batches of some seconds of encoding, two in flight: Triton never waits for the next poll.
-    runner: RunnerSettings = RunnerSettings(batch_records=512, batch_age_seconds=0.01, max_in_flight=2)
+    runner: RunnerSettings = RunnerSettings(batch_records=256, batch_age_seconds=0.01, max_in_flight=2)
     encode: EncodeSection = EncodeSection()

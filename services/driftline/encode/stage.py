@@ -154,7 +154,7 @@ class EncodeStage:
                 missing.append(text)
             else:
                 _fill(slots[text], vector)
-        fresh = self._embed_texts(space, missing)
+        fresh, failure = self._embed_texts(space, missing)
         self._cache.set_many(
             {
                 cache_key(space.fingerprint, t): v.tobytes()
@@ -163,6 +163,9 @@ class EncodeStage:
             },
             self._settings.cache_ttl_seconds,
         )
+        if failure is not None:
+            # What did get through is cached by now: the batch's next try only needs the rest.
+            raise failure
         for text, answer in fresh.items():
             if isinstance(answer, InvalidRecord):
                 for job, _ in slots[text]:
@@ -170,8 +173,14 @@ class EncodeStage:
             else:
                 _fill(slots[text], answer)
 
-    def _embed_texts(self, space: Space, texts: Sequence[str]) -> dict[str, Matrix | InvalidRecord]:
-        """Embed distinct texts. A refused request is taken apart, so that only the guilty text is refused."""
+    def _embed_texts(
+        self, space: Space, texts: Sequence[str]
+    ) -> tuple[dict[str, Matrix | InvalidRecord], Exception | None]:
+        """Embed distinct texts; also what kept some of them from getting through.
+
+        A refused request is taken apart, so that only the guilty text is refused.
+        """
+        failure: Exception | None = None
         answers: dict[str, Matrix | InvalidRecord] = {}
         size = min(self._settings.request_texts, space.max_batch)
         requests = [[texts[i] for i in request] for request in plan_requests(texts, size)]
@@ -185,11 +194,11 @@ class EncodeStage:
                     else:
                         again += [request[: len(request) // 2], request[len(request) // 2 :]]
                 elif isinstance(result, Exception):
-                    raise result
+                    failure = result
                 else:
                     answers.update(zip(request, result, strict=True))
             requests = again
-        return answers
+        return answers, failure
 
     def _result(self, change: Change, job: _Job | InvalidRecord | None, base: int, read_at: int) -> Result:
         error = job.failed if isinstance(job, _Job) else job

@@ -255,6 +255,9 @@ def start_triton(home: Path, repository: Path) -> Process:
         "LD_LIBRARY_PATH": f"{site / 'nvidia_pytriton.libs'}:{os.environ.get('LD_LIBRARY_PATH', '')}",
         "PATH": f"{environment / 'bin'}:{os.environ.get('PATH', '')}",
         "PYTHONPATH": str(site),
+        # Hidden states are megabytes: without this every run maps and unmaps them, half of the CPU in the kernel.
+        "MALLOC_MMAP_THRESHOLD_": "1073741824",
+        "MALLOC_TRIM_THRESHOLD_": "1073741824",
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
