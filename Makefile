@@ -67,8 +67,16 @@ test-unit: setup ## The tests that need no server
 	$(PYTEST) tests/unit tests/wire
 
 .PHONY: test-full
-test-full: setup servers ## Contract, integration, end-to-end, parity and fault tests on Apache Kafka and Redis 7
-	DRIFTLINE_TEST_STACK=full $(PYTEST) tests/contract tests/e2e tests/faults tests/quality
+test-full: setup servers ## Contract, end-to-end and outage tests on Apache Kafka and Redis 7
+	DRIFTLINE_TEST_STACK=full $(PYTEST) tests/contract tests/e2e tests/faults/test_outages.py
+
+.PHONY: test-faults
+test-faults: setup ## Kill and freeze encode and index under load, against the oracle (DRIFTLINE_FAULTS, DRIFTLINE_SEED)
+	$(PYTEST) -s tests/faults/test_kill.py
+
+.PHONY: parity
+parity: setup ## SciFact through the service against the encoder in process, side by side (10 minutes on 2 cores)
+	$(PYTEST) -s tests/quality
 
 .PHONY: servers
 servers: ## Debian's Redis 7 and, for Apache Kafka, Java and Maven (needs root only if they are missing)

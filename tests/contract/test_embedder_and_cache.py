@@ -49,6 +49,15 @@ def test_the_real_encoder_knows_what_is_alike(triton_settings: TritonSettings) -
     assert similar[0, 1] > similar[0, 2] + 0.2
 
 
+def test_a_text_has_one_vector_whatever_its_neighbours(triton_settings: TritonSettings) -> None:
+    embedder = TritonEmbedder(triton_settings)
+    space = embedder.describe("minilm-l6-int8")
+    texts = ["short", "a text of some more words than the others have", "long " * 200]
+    (together,) = embedder.embed("minilm-l6-int8", space.fingerprint, [texts])
+    alone = embedder.embed("minilm-l6-int8", space.fingerprint, [[t] for t in texts])
+    np.testing.assert_allclose(np.asarray(together), np.concatenate([np.asarray(a) for a in alone]), atol=1e-6)
+
+
 def test_triton_takes_any_text(triton_settings: TritonSettings) -> None:
     embedder = TritonEmbedder(triton_settings)
     space = embedder.describe("minilm-l6-int8")
