@@ -232,3 +232,27 @@ def test_lost_partitions_are_not_committed() -> None:
     assert h.committed() == 0
     h.runner.stop()
     h.runner.run()
+
+
+def test_what_a_rebalance_drops_is_read_again_when_the_partition_stays() -> None:
+    h = Harness()
+    values = [b"%d" % i for i in range(6)]
+    h.put(*values)
+    h.runner._take(h.subscriber.poll(10, 0))
+    h.runner._submit()
+    h.subscriber.fenced = True
+    h.runner.on_revoked()
+    h.subscriber.fenced = False
+    h.runner.on_assigned(1)
+    h.run_until(lambda: h.committed() == 6)
+    assert h.out()[-6:] == values
+
+
+def test_what_was_only_buffered_is_read_again_when_the_partition_stays() -> None:
+    h = Harness()
+    h.put(b"1", b"2")
+    h.runner._take(h.subscriber.poll(10, 0))
+    h.runner.on_revoked()
+    h.runner.on_assigned(1)
+    h.run_until(lambda: h.committed() == 2)
+    assert h.out() == [b"1", b"2"]

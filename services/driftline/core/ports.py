@@ -40,10 +40,14 @@ class Publisher(Protocol):
 
 
 class Subscriber(Protocol):
-    """A member of a consumer group over one or more topics. Used by one thread."""
+    """A member of a consumer group over one or more topics. Used by one thread.
+
+    A partition that a rebalance leaves where it is keeps its position: whoever drops polled records in a rebalance
+    callback must `rewind` to them there.
+    """
 
     def poll(self, max_records: int, timeout_seconds: float) -> list[Incoming]:
-        """Next records, in order per partition. Calls the rebalance callbacks given at construction."""
+        """Next records, in order per partition. Calls the rebalance callbacks of `subscribe`."""
         ...
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:

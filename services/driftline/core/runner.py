@@ -155,19 +155,20 @@ class Runner(Generic[In]):
     # What the subscriber calls, inside `poll`, on the runner's thread.
 
     def on_revoked(self) -> None:
-        """The partitions are about to go: finish and commit what is in flight, forget what is buffered."""
-        self._buffer.clear()
+        """The partitions are about to go: finish and commit what is in flight, leave the rest to the next owner."""
         try:
             while self._in_flight:
-                self._finish(self._in_flight.popleft())
+                self._finish(self._in_flight[0])
+                self._in_flight.popleft()
         except (Unavailable, Fenced) as error:
             log.info("batch left to the next owner", extra={"error": str(error)})
-            self._abandon()
+        # The next owner may be this process: then it reads on from its position, not from the committed offset.
+        self._subscriber.rewind(self._abandon())
         self._stage.reset()
 
     def on_lost(self) -> None:
         """The partitions are gone already: nothing may be committed."""
-        self._abandon()
+        self._subscriber.rewind(self._abandon())
         self._stage.reset()
 
     def on_assigned(self, partitions: int) -> None:
