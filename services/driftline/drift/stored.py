@@ -1,0 +1,98 @@
+"""A fitted compensation as one file: safetensors with both fingerprints, so that it never maps the wrong space."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from driftline.drift.affine import LowRank, Procrustes, Ridge, ScaledProcrustes
+from driftline.drift.base import Compensator
+from driftline.drift.calibration import Calibration
+from driftline.drift.local import LocalResidual
+from driftline.drift.mlp import ResidualMlp
+from driftline.drift.translation import Identity, MeanDrift
+
+KINDS: Mapping[str, type[Compensator]] = {
+    kind.kind: kind
+    for kind in (Identity, MeanDrift, Procrustes, ScaledProcrustes, Ridge, LowRank, ResidualMlp, LocalResidual)
+}
+_FORMAT = "driftline-compensation-1"
+
+
+class CompensationError(Exception):
+    """A stored compensation cannot be used; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compensation:
+    """A map from one space to one older space, with what is needed to serve and to judge it.
+
+    `old_weight` 0 searches the old generation with the mapped query alone; above 0 the old encoder's own query is
+    mixed in with that weight, and 1 leaves the map out. `calibration` carries scores of the old generation onto the
+    new one's scale. `sample` says what it was fitted on, `metrics` how well it did on held-out queries.
+    """
+
+    compensator: Compensator
+    new_space: str
+    old_space: str
+    calibration: Calibration
+    old_weight: float = 0.0
+    sample: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        about = {
+            "format": _FORMAT,
+            "kind": self.compensator.kind,
+            "new_space": self.new_space,
+            "old_space": self.old_space,
+            "dimensions": [self.compensator.new_dimension, self.compensator.old_dimension],
+            "calibration": [self.calibration.source, self.calibration.target],
+            "old_weight": self.old_weight,
+            "sample": self.sample,
+            "metrics": self.metrics,
+        }
+        metadata = {"driftline": orjson.dumps(about, option=orjson.OPT_SORT_KEYS).decode()}
+        content: bytes = save(dict(self.compensator.arrays()), metadata=metadata)
+        return content
+
+
+def identity_of(content: bytes) -> str:
+    """The id of a stored compensation: a hash of its bytes."""
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def read(content: bytes, new_space: str = "", old_space: str = "") -> Compensation:
+    """Read a stored compensation. Raises CompensationError when it is damaged or maps other spaces than asked for."""
+    try:
+        about = orjson.loads(_metadata(content)["driftline"])
+        if about["format"] != _FORMAT:
+            raise CompensationError(f"expected a {_FORMAT}, found {about['format']!r}")
+        new, old = about["dimensions"]
+        compensation = Compensation(
+            KINDS[about["kind"]].build(load(content), new, old), about["new_space"], about["old_space"],
+            Calibration(tuple(about["calibration"][0]), tuple(about["calibration"][1])),
+            about["old_weight"], about["sample"], about["metrics"],
+        )  # fmt: skip
+    except (SafetensorError, KeyError, ValueError, TypeError, IndexError) as error:
+        raise CompensationError(f"not a compensation: {type(error).__name__}: {error}") from error
+    for which, asked, found in (
+        ("from", new_space, compensation.new_space), ("to", old_space, compensation.old_space),
+    ):  # fmt: skip
+        if asked and asked != found:
+            raise CompensationError(f"the compensation maps {which} space {found}, not {asked}")
+    return compensation
+
+
+def _metadata(content: bytes) -> Mapping[str, str]:
+    """The metadata of safetensors bytes: the library only reads it from files, the layout is 8 bytes + JSON."""
+    size = int.from_bytes(content[:8], "little")
+    header = orjson.loads(content[8 : 8 + size])
+    found: Mapping[str, str] = header["__metadata__"]
+    return found
