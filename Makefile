@@ -85,8 +85,13 @@ servers: ## Debian's Redis 7 and, for Apache Kafka, Java and Maven (needs root o
 		redis-server default-jre-headless maven >/dev/null; }
 
 .PHONY: bench
-bench: setup ## Measure throughput, latency and freshness; writes docs/benchmarks.md
+bench: setup servers ## Measure throughput, latency and freshness; writes docs/benchmarks.md
 	$(RUN) tests.bench
+
+.PHONY: bench-upgrade
+bench-upgrade: setup ## Measure every way through a model change; writes docs/benchmarks-upgrade.md
+	$(BIN)/driftline setup --model minilm-l3
+	$(RUN) tests.bench.upgrade
 
 .PHONY: coverage
 coverage: setup ## Unit and integration tests with coverage

@@ -18,7 +18,7 @@ from driftline.cli.dead_letters import original, read_letters
 from driftline.cli.verify import accepted_documents
 from driftline.core.records import Outgoing
 from driftline.core.settings import KafkaSettings
-from driftline.core.topics import CHANGES, CONTROL, RECEIPTS, VECTORS
+from driftline.core.topics import CHANGES, CONTROL, DEAD_LETTERS, DOCUMENTS, RECEIPTS, VECTORS
 from driftline.local.stack import Stack
 from driftline.wire.v1 import ingest_pb2, ingest_pb2_grpc, search_pb2, search_pb2_grpc
 from tests.client import User, until
@@ -191,12 +191,18 @@ def test_poison_in_a_topic_is_set_aside_alone_and_can_be_replayed(
     publisher.close()
 
 
-def test_poison_in_control_and_receipts_stops_nobody(user: User, pipeline_kafka: KafkaSettings) -> None:
+def test_poison_in_the_other_topics_stops_nobody(user: User, pipeline_kafka: KafkaSettings, stack: Stack) -> None:
+    """Control and receipts are followed by services, documents and dead letters are read by the command line."""
     publisher = KafkaPublisher(pipeline_kafka)
-    publisher.publish([Outgoing(CONTROL.name, b"x", b"\xff\xff", 0), Outgoing(RECEIPTS.name, b"x", b"\xff\xff", 0)])
+    others = (CONTROL.name, RECEIPTS.name, DOCUMENTS.name, DEAD_LETTERS.name)
+    publisher.publish([Outgoing(topic, b"x", b"\xff\xff", 0) for topic in others])
     publisher.close()
     name = user.create()
     assert user.put(name, "a", title="still here")["state"] == "searchable"
+    uid = user.ingest.get(f"/v1/collections/{name}").json()["uid"]
+    assert {e.id for e in accepted_documents(KafkaLogReader(pipeline_kafka), uid).values()} == {"a"}
+    assert "not a DeadLetter" in run_cli(stack, "dead-letters", "list")
+    run_cli(stack, "verify", name)
 
 
 def test_the_documents_topic_is_the_source_of_truth(user: User, pipeline_kafka: KafkaSettings) -> None:

@@ -18,9 +18,10 @@ import orjson
 from pymilvus import DataType, MilvusClient
 from pymilvus.exceptions import MilvusException
 
+from driftline.adapters.milvus_fence import FENCE, guard_writes
 from driftline.adapters.milvus_filter import expression, literal
 from driftline.core import metrics
-from driftline.core.errors import Fenced, SpaceMismatch, Unavailable
+from driftline.core.errors import SpaceMismatch, Unavailable
 from driftline.core.ports import Guard
 from driftline.core.records import (
     ChunkHit,
@@ -39,57 +40,6 @@ _T = TypeVar("_T")
 _KEYS_PER_CALL = 2_000
 _ROWS_PER_WRITE = 1_000
 _METRICS = {"cosine": "COSINE", "ip": "IP", "l2": "L2"}
-
-
-class _Fence(threading.local):
-    """What the write that runs on this thread may take, and the server's timestamp of its answer."""
-
-    guard: Guard | None = None
-    timestamp: int = 0
-    # Milvus 2.3 answers a delete without a timestamp: then nothing tells when it is visible, until a later write.
-    untimed: bool = False
-    fenced: Fenced | None = None
-
-    def answered(self, timestamp: int) -> None:
-        self.untimed = timestamp == 0
-        self.timestamp = max(self.timestamp, timestamp)
-
-    def allowed(self, otherwise: float) -> float:
-        """Seconds a write may take. pymilvus wraps what is raised under it: the original is kept."""
-        if self.guard is None:
-            return otherwise
-        try:
-            return min(otherwise, self.guard())
-        except Fenced as error:
-            self.fenced = error
-            raise
-
-
-# One for the process: pymilvus shares a connection, and so its stub, between clients of one address.
-_FENCE = _Fence()
-
-
-class _FencedCall:
-    """A write RPC of pymilvus' stub, which it calls directly (upsert) or through `future` (delete)."""
-
-    def __init__(self, call: Any, timeout_seconds: float) -> None:
-        self._call = call
-        self._timeout = timeout_seconds
-
-    def __call__(self, request: Any, timeout: float | None = None, metadata: Any = None) -> Any:
-        response = self._call(request, timeout=self._allowed(timeout), metadata=metadata)
-        _FENCE.answered(response.timestamp)
-        return response
-
-    def future(self, request: Any, timeout: float | None = None, metadata: Any = None) -> Any:
-        pending = self._call.future(request, timeout=self._allowed(timeout), metadata=metadata)
-        if pending.exception() is None:
-            _FENCE.answered(pending.result().timestamp)
-        return pending
-
-    def _allowed(self, timeout: float | None) -> float:
-        allowed = _FENCE.allowed(self._timeout)
-        return min(timeout or allowed, allowed)
 
 
 class MilvusStore:
@@ -112,29 +62,16 @@ class MilvusStore:
                     db_name=self._settings.database,
                     timeout=min(10.0, self._settings.timeout_seconds),
                 )
-            self._guard_writes(self._connected._get_connection()._stub)
+            guard_writes(self._connected._get_connection()._stub, self._settings.timeout_seconds)
             return self._connected
-
-    def _guard_writes(self, stub: Any) -> None:
-        """Check the lease as late as can be: after the request is serialised, right before it is sent.
-
-        Milvus has no conditional write, and pymilvus spends milliseconds packing rows between its public call
-        and the RPC; a process frozen there would write with a lease it no longer has. The deadline given to
-        gRPC ends with the lease, so a request frozen later dies on the server.
-        """
-        if getattr(stub, "_driftline_guarded", False):
-            return
-        for name in ("Upsert", "Delete"):
-            setattr(stub, name, _FencedCall(getattr(stub, name), self._settings.timeout_seconds))
-        stub._driftline_guarded = True
 
     def _call(self, operation: str, call: Callable[[Any], _T]) -> _T:
         try:
             with metrics.STORE_SECONDS.labels(operation).time():
                 return call(self._client())
         except (MilvusException, grpc.RpcError, grpc.FutureTimeoutError, ValueError, OSError) as error:
-            if _FENCE.fenced is not None:
-                raise _FENCE.fenced from error
+            if FENCE.fenced is not None:
+                raise FENCE.fenced from error
             raise Unavailable("milvus", f"{operation}: {str(error)[:300]}") from error
 
     def ping(self) -> None:
@@ -235,7 +172,7 @@ class MilvusStore:
         return self._call("versions", read)
 
     def apply(self, target: StoreTarget, plan: WritePlan, guard: Guard) -> int:
-        _FENCE.guard, _FENCE.timestamp, _FENCE.untimed, _FENCE.fenced = guard, 0, False, None
+        FENCE.guard, FENCE.timestamp, FENCE.untimed, FENCE.fenced = guard, 0, False, None
         try:
             if plan.removals:
                 self._call("tombstone", lambda c: self._write_tombstones(c, target, plan.removals))
@@ -248,13 +185,13 @@ class MilvusStore:
             rows = [row for document in plan.upserts for row in _rows(document)]
             for rows_part in _parts(rows, _ROWS_PER_WRITE):
                 self._call("upsert", lambda c, p=rows_part: self._upsert(c, target.store, p))  # type: ignore[misc]
-            if _FENCE.untimed:
+            if FENCE.untimed:
                 # Writing the tombstones once more changes nothing and gives a timestamp after the deletes.
                 self._call("tombstone", lambda c: self._write_tombstones(c, target, plan.removals))
             metrics.STORE_ROWS.inc(len(rows))
-            return _FENCE.timestamp
+            return FENCE.timestamp
         finally:
-            _FENCE.guard, _FENCE.fenced = None, None
+            FENCE.guard, FENCE.fenced = None, None
 
     @staticmethod
     def _upsert(client: Any, store: str, rows: Sequence[dict[str, Any]]) -> None:
