@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -173,11 +174,13 @@ def _unpack_milvus(base: Path) -> None:
 
 
 def _configure_milvus(base: Path) -> None:
-    """Two changes to its configuration.
+    """Three changes to its configuration.
 
     A time tick is how long a strong read waits at worst: 200 ms by default, and the floor of local freshness.
     The embedded etcd listens on 2379 and 2380 whatever the configuration says, unless it has a file of its own: two
     local systems, or one beside somebody's etcd, would not start.
+    From 4,992 rows on, a growing segment is searched through an interim index that looks into 16 of 128 lists: it
+    found 82 % of the true 100 nearest documents of SciFact. Without it growing segments are searched exactly.
     """
     client, peer = free_port(), free_port()
     etcd = base / "configs/etcd.yaml"
@@ -193,8 +196,14 @@ initial-cluster: default=http://127.0.0.1:{peer}
     )
     config = base / "configs/milvus.yaml"
     text = config.read_text(encoding="utf-8")
-    text = text.replace("timeTickInterval: 200", "timeTickInterval: 100")
-    text = text.replace("\netcd:\n", f"\netcd:\n  config:\n    path: {etcd}\n", 1)
+    for wanted, instead in (
+        ("timeTickInterval: 200", "timeTickInterval: 100"),
+        (r"(interimIndex:[^\n]*\n\s+enableIndex:) true", r"\1 false"),
+        (r"\netcd:\n", f"\netcd:\n  config:\n    path: {etcd}\n"),
+    ):
+        text, count = re.subn(wanted, instead, text, count=1)
+        if not count:
+            raise StartError(f"{config} is not as expected: nothing matches {wanted!r}")
     config.write_text(text, encoding="utf-8")
 
 
