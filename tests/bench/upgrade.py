@@ -35,7 +35,7 @@ from tests.bench.__main__ import ROOT, commit, machine, say
 
 DATASETS = Path(os.environ.get("DRIFTLINE_DATASETS", ROOT.parent / "shared/datasets"))
 CACHE = Path(os.environ.get("DRIFTLINE_BENCH_CACHE", ROOT / ".bench-cache"))
-COLLECTIONS = ("cranfield", "med", "scifact")
+COLLECTIONS = os.environ.get("DRIFTLINE_BENCH_COLLECTIONS", "cranfield,med,scifact").split(",")
 # (what it stands for, old encoder, new encoder)
 REGIMES = (
     ("other model, same dimension", "minilm-l3", "minilm-l6-int8"),
@@ -215,13 +215,13 @@ def table_of(arm: Arm, rows: npt.NDArray[np.integer]) -> tuple[list[Row], str]:
     order = np.random.default_rng(1).permutation(rows)
     asked, fit = order[: max(40, len(order) // 10)], order[max(40, len(order) // 10) :]
     decided = selection.choose(arm.pairs(fit), arm.known_items(asked))
-    if decided.decision == "status_quo":
-        served = ndcg_rows(old, relevant)
-    else:
-        mapped = decided.chosen.compensator.apply(held.new_queries)
-        query = selection.mixed(held.old_queries, mapped, decided.chosen.old_weight)
-        served = ndcg_rows(query @ held.old_documents.T, relevant)
-    found.append(Row(f"**chosen**: {decided.decision} ({decided.chosen.name})", served))
+    served = carried_by(decided, held.new_queries, held.old_queries)
+    found.append(
+        Row(
+            f"**chosen**: {decided.decision} ({decided.chosen.name})",
+            ndcg_rows(served @ held.old_documents.T, relevant),
+        )
+    )
     return found, decided.reason
 
 
@@ -241,6 +241,13 @@ def markdown(rows: Sequence[Row]) -> str:
         cells += ["" if row.microseconds is None else f"{row.microseconds:.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def carried_by(decided: selection.Selection, new: Matrix, old: Matrix) -> Matrix:
+    """Queries as the old index is asked with them, by what was decided."""
+    if decided.decision == "status_quo":
+        return old
+    return selection.mixed(old, decided.chosen.compensator.apply(new), decided.chosen.old_weight)
 
 
 def pairs_needed(arm: Arm, rows: npt.NDArray[np.integer]) -> str:
@@ -309,18 +316,19 @@ def curves(arm: Arm) -> tuple[str, dict[str, list[float]]]:
     rows = arm.judged.unjudged()
     order = np.random.default_rng(1).permutation(rows)
     asked, fit = order[: len(order) // 5], order[len(order) // 5 :]
-    compensator = selection.KINDS["scaled_procrustes"].fit(arm.pairs(fit))
+    decided = selection.choose(arm.pairs(fit), arm.known_items(asked))
+    served = carried_by(decided, arm.new_queries, arm.old_queries)
     pairs = calibration.scored_pairs(
-        compensator.apply(arm.new_titles[asked]), arm.new_titles[asked], arm.old_documents, arm.new_documents
-    )
-    mapped = compensator.apply(arm.new_queries)
+        carried_by(decided, arm.new_titles[asked], arm.old_titles[asked]), arm.new_titles[asked],
+        arm.old_documents, arm.new_documents,
+    )  # fmt: skip
     lines = ["| merge | order | " + " | ".join(f"{f:.0%}" for f in FRACTIONS) + " | area | falls |",
              "| --- | --- |" + " --- |" * (len(FRACTIONS) + 2)]  # fmt: skip
     drawn: dict[str, list[float]] = {}
     for method in ("quantile", "moment", "isotonic", "none", "rrf"):
         for how in ("random", "wanted"):
             scale = calibration.IDENTITY if method == "rrf" else calibration.fit(pairs, method)  # type: ignore[arg-type]
-            points = curve(arm, method, backfill_order(arm, how), mapped, scale)
+            points = curve(arm, method, backfill_order(arm, how), served, scale)
             means = [float(p.mean()) for p in points]
             area = float(np.trapezoid(means, FRACTIONS))
             drawn[f"{'raw' if method == 'none' else method}, {how}"] = means

