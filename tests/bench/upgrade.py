@@ -365,6 +365,7 @@ def report(encoders: Encoders) -> str:
         "linear gain; intervals are 95 %, paired bootstrap over queries. U is the share of the upgrade's gain that is\n"
         "served without re-embedding anything (n/a when the upgrade itself is no real gain), R the share of the\n"
         "way from naive to re-index. `x+old*0.5` mixes the old encoder's query in. Fitted on leak-safe pairs.\n"
+        f"Collections of this run: {', '.join(COLLECTIONS)}.\n"
     ]
     for arm in arms(encoders):
         everything = np.arange(len(arm.old_documents))

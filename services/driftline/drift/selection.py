@@ -161,10 +161,10 @@ def choose(
 ) -> Selection:
     """Fit, judge and decide.
 
-    `margin` is how far, relative to the status quo, the served quality may fall below it. With `old_encoder` the old
-    model stays loaded, so ensembles are allowed and the status quo remains as the way out. A half of the held-out
-    queries picks the winner, and the other half gives the figures that the decision is made on: the best of many
-    candidates on the queries that picked it is an optimist.
+    `margin` is how far, relative to the status quo, a map may fall below it (non-inferiority at 95 %). With
+    `old_encoder` the old model stays loaded, so ensembles are allowed and the status quo remains as the way out. A half
+    of the held-out queries picks the winner, and the other half gives the figures that the decision is made on: the
+    best of many candidates on the queries that picked it is an optimist.
     """
     found, skipped = evaluate(pairs, held, kinds, seed)
     if not found:
@@ -180,20 +180,22 @@ def choose(
     chosen = max(allowed, key=lambda c: float(c.values[pick].mean()) - (0.005 if c.old_weight else 0.0))
     against = paired(chosen.values[judge].tolist(), status_quo[judge].tolist())
     gain = paired(reindexed.tolist(), status_quo.tolist())
-    # An ensemble needs the old encoder for every query, as the status quo does: it must be better, not just close.
+    # On the interval's lower end, not on its mean: with 40 known-item queries a mean of +0.01 was chosen that was
+    # -0.05 on judged ones. An ensemble needs the old encoder for every query, as the status quo does, so it has to be
+    # better; a map lets the old encoder go, so it may cost the margin.
     floor = 0.0 if chosen.old_weight else -margin * max(float(status_quo[judge].mean()), 1e-9)
-    if against.mean >= floor:
+    if against.low > floor:
         decision = "ensemble" if chosen.old_weight else "map"
-        reason = f"{chosen.name} is at {against} of the status quo on held-out queries, above the floor of {floor:.4f}"
+        reason = f"{chosen.name} is at {against} of the status quo on held-out queries, wholly above {floor:.4f}"
     elif old_encoder:
         decision = "status_quo"
         reason = (
             f"no map is good enough: the best, {chosen.name}, is at {against} of the status quo on held-out queries, "
-            f"under the floor of {floor:.4f}; the old encoder keeps answering for documents not yet re-embedded"
+            f"not wholly above {floor:.4f}; the old encoder keeps answering for documents not yet re-embedded"
         )
     else:
         raise ValueError(
-            f"no map is good enough ({chosen.name} is at {against} of the status quo, the floor is {floor:.4f}) "
+            f"no map is good enough ({chosen.name} is at {against} of the status quo, not wholly above {floor:.4f}) "
             "and the old encoder may not be used"
         )
     return Selection(
