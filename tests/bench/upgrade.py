@@ -211,10 +211,7 @@ def table_of(arm: Arm, rows: npt.NDArray[np.integer]) -> tuple[list[Row], str]:
     mapped = by_name["scaled_procrustes"].compensator.apply(held.new_queries)
     found.append(Row("scaled_procrustes, cascade@50", cascade(mapped, arm)))
     found.append(Row("status quo, cascade@50", cascade(held.old_queries, arm)))
-    # The choice sees titles of documents that no pair holds; a tenth of the rows, never the judged queries.
-    order = np.random.default_rng(1).permutation(rows)
-    asked, fit = order[: max(40, len(order) // 10)], order[max(40, len(order) // 10) :]
-    decided = selection.choose(arm.pairs(fit), arm.known_items(asked))
+    decided, _ = choice(arm, rows)
     served = carried_by(decided, held.new_queries, held.old_queries)
     found.append(
         Row(
@@ -241,6 +238,16 @@ def markdown(rows: Sequence[Row]) -> str:
         cells += ["" if row.microseconds is None else f"{row.microseconds:.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def choice(arm: Arm, rows: npt.NDArray[np.integer]) -> tuple[selection.Selection, npt.NDArray[np.integer]]:
+    """What would be served, and the rows whose titles decided it: a half of `rows`, which no pair holds.
+
+    A tenth was too few: with 40 known-item queries noise decided.
+    """
+    order = np.random.default_rng(1).permutation(rows)
+    asked, fit = order[: len(order) // 2], order[len(order) // 2 :]
+    return selection.choose(arm.pairs(fit), arm.known_items(asked)), asked
 
 
 def carried_by(decided: selection.Selection, new: Matrix, old: Matrix) -> Matrix:
@@ -313,10 +320,7 @@ def falls(points: Sequence[Values]) -> int:
 
 
 def curves(arm: Arm) -> tuple[str, dict[str, list[float]]]:
-    rows = arm.judged.unjudged()
-    order = np.random.default_rng(1).permutation(rows)
-    asked, fit = order[: len(order) // 5], order[len(order) // 5 :]
-    decided = selection.choose(arm.pairs(fit), arm.known_items(asked))
+    decided, asked = choice(arm, arm.judged.unjudged())
     served = carried_by(decided, arm.new_queries, arm.old_queries)
     pairs = calibration.scored_pairs(
         carried_by(decided, arm.new_titles[asked], arm.old_titles[asked]), arm.new_titles[asked],
