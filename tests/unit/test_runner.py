@@ -256,3 +256,31 @@ def test_what_was_only_buffered_is_read_again_when_the_partition_stays() -> None
     h.runner.on_assigned(1)
     h.run_until(lambda: h.committed() == 2)
     assert h.out() == [b"1", b"2"]
+
+
+def test_a_batch_that_waits_for_room_does_not_poll_busily() -> None:
+    h = Harness(max_in_flight=1)
+    go = threading.Event()
+    polls = 0
+
+    def before(batch: Sequence[bytes]) -> None:
+        go.wait(5)
+
+    def poll(max_records: int, timeout_seconds: float) -> list[Incoming]:
+        nonlocal polls
+        polls += 1
+        if polls == 40:
+            go.set()
+        # Every poll takes as long as it may: 40 of 1 ms end at once, 40 of a patient loop take some tenths of a second.
+        time.sleep(timeout_seconds)
+        slept.append(timeout_seconds)
+        return inner(max_records, 0)
+
+    slept: list[float] = []
+    inner = h.subscriber.poll
+    h.subscriber.poll = poll  # type: ignore[method-assign]
+    h.stage.before = before
+    h.put(*[str(i).encode() for i in range(5)])
+    h.run_until(lambda: len(h.out()) == 5)
+    waiting = slept[2:39]
+    assert min(waiting) >= 0.005, waiting

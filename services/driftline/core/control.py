@@ -187,7 +187,8 @@ class ControlFollower:
 
     def _follow(self, end: int) -> None:
         while not self._stop.is_set():
-            records = self._reader.poll(500, 0.2)
+            # Records end a poll at once; only a start and a confirmation wait for an empty one.
+            records = self._reader.poll(500, 0.2 if self._view.asks() or not self._caught_up.is_set() else 1.0)
             for record in records:
                 self._view.apply(record.value)
                 self._position = record.offset + 1

@@ -84,7 +84,7 @@ class ReceiptTail:
     def _follow(self) -> None:
         begun = time.monotonic()
         while not self._stop.is_set():
-            records = self._reader.poll(500, 0.1)
+            records = self._reader.poll(500, 0.1 if not self._started.is_set() else 0.5)
             for record in records:
                 self._positions[(record.topic, record.partition)] = record.offset + 1
                 try:

@@ -197,8 +197,7 @@ class Runner(Generic[In]):
         while self._in_flight and self._is_done(self._in_flight[0]):
             self._finish(self._in_flight[0])
             self._in_flight.popleft()
-        room = len(self._in_flight) < self._settings.max_in_flight
-        if self._buffer and room and self._is_cut():
+        if self._buffer and self._has_room() and self._is_cut():
             self._submit()
             return
         if self._is_full():
@@ -206,6 +205,9 @@ class Runner(Generic[In]):
             self._wait_oldest(0.5)
             return
         self._take(self._subscriber.poll(self._settings.batch_records, self._poll_seconds()))
+
+    def _has_room(self) -> bool:
+        return len(self._in_flight) < self._settings.max_in_flight
 
     @staticmethod
     def _is_done(batch: _Batch[In]) -> bool:
@@ -218,10 +220,11 @@ class Runner(Generic[In]):
         return self._is_full() or time.monotonic() - self._buffer_since >= self._settings.batch_age_seconds
 
     def _poll_seconds(self) -> float:
-        if self._buffer:
+        if self._buffer and self._has_room():
             return max(0.001, self._settings.batch_age_seconds - (time.monotonic() - self._buffer_since))
         if not self._in_flight:
-            return 0.1
+            return 0.25
+        # Also with a batch that waits for room: its age, long passed, would make this a busy loop.
         # A young batch may be done any moment; one of many seconds is not worth 200 polls a second of CPU.
         return 0.005 if time.monotonic() - self._in_flight[0].begun < 0.1 else 0.05
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,9 +27,12 @@ from driftline.core.records import (
     document_key,
 )
 from driftline.query import request as requests
+from driftline.query.fills import Fills
 from driftline.query.request import SearchBody
 from driftline.query.settings import QuerySection
 from driftline.retrieval import filters
+
+_LONGEST_KEY = 512  # characters of a Redis key; a longer query is encoded each time
 
 
 @dataclass(slots=True)
@@ -46,6 +48,17 @@ class Plan:
     offset: int
     seconds: dict[str, float] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    """What the cache holds for a search. An empty key: not to be cached."""
+
+    result_key: str
+    query_key: str
+    epoch: str
+    result: bytes | None
+    query: bytes | None
 
 
 class Searcher:
@@ -66,20 +79,20 @@ class Searcher:
         self._cache = cache
         self._tail = tail
         self._settings = settings
-        # Filling a cache is not worth a caller's milliseconds.
-        self._fills = ThreadPoolExecutor(2, thread_name_prefix="cache-fill")
+        self._fills = Fills(cache)
 
     def search(self, collection: str, body: SearchBody) -> dict[str, Any]:
         """Raises InvalidRequest, NotFound and Unavailable."""
         begun = time.perf_counter()
         plan = self._plan(collection, body)
         self._wait(body)
-        key = self._result_key(plan)
-        answer = self._cached(key)
+        remembered = self._look_up(plan)
+        answer = self._cached(remembered)
         if answer is None:
-            answer = self._answer(plan)
-            if key:
-                self._fills.submit(self._cache.set_many, {key: orjson.dumps(answer)}, self._settings.result_ttl_seconds)
+            answer = self._answer(plan, remembered)
+            if remembered.result_key:
+                kept = orjson.dumps({"epoch": remembered.epoch, "answer": answer})
+                self._fills.put(remembered.result_key, kept, self._settings.result_ttl_seconds)
         else:
             answer["cached"] = True
         took = time.perf_counter() - begun
@@ -131,35 +144,45 @@ class Searcher:
         if not self._tail.wait_indexed(position, timeout):
             raise Unavailable("index", f"the change {body.after} is not visible after {timeout:g} s")
 
-    # The result cache
+    # The caches
 
-    def _result_key(self, plan: Plan) -> str:
-        """Key of the cached answer, "" for none. It holds two epochs of the collection's writes: the one index
-        counts in Redis before it sends receipts, and the one this process reads from the receipts itself. A write
-        is missed only if Redis lost the count and the receipts are late, both within the same moment."""
-        if self._settings.result_ttl_seconds == 0 or plan.body.explain:
-            return ""
+    def _look_up(self, plan: Plan) -> _Remembered:
+        """Ask Redis once for all that may be there: the answer, the query's embedding, the count of writes.
+
+        An answer counts as long as the collection's epoch is the one it was made in: the count that index raises in
+        Redis before it sends receipts, and what this process read from the receipts itself. A write is missed only
+        if Redis lost the count and the receipts are late, both within the same moment.
+        """
         name = plan.collection.name
-        local = self._tail.epoch(name)
-        (shared,) = self._cache.get_many([f"epoch:{name}"])
+        result_key = query_key = ""
+        if self._settings.result_ttl_seconds and not plan.body.explain:
+            result_key = f"r:{plan.collection.uid}:{requests.digest(plan.body)}:{plan.offset}"
+        if plan.body.text is not None:
+            query_key = f"q:{plan.space.fingerprint}:{plan.space.query_prefix}{plan.body.text}"
+            query_key = query_key if len(query_key) <= _LONGEST_KEY else ""
+        wanted = [key for key in (result_key and f"epoch:{name}", result_key, query_key) if key]
+        found = dict(zip(wanted, self._cache.get_many(wanted), strict=True))
+        shared, local = found.get(f"epoch:{name}"), self._tail.epoch(name)
         if shared is None and not local:
-            return ""
-        page = f"{requests.digest(plan.body)}:{plan.offset}"
-        return f"r:{plan.collection.uid}:{(shared or b'').decode()}:{local}:{page}"
+            result_key = ""
+        return _Remembered(
+            result_key, query_key, f"{(shared or b'').decode()};{local}", found.get(result_key), found.get(query_key)
+        )
 
-    def _cached(self, key: str) -> dict[str, Any] | None:
-        if not key:
+    @staticmethod
+    def _cached(remembered: _Remembered) -> dict[str, Any] | None:
+        if not remembered.result_key:
             return None
-        (found,) = self._cache.get_many([key])
-        metrics.CACHE_REQUESTS.labels("result", "miss" if found is None else "hit").inc()
-        answer: dict[str, Any] | None = None if found is None else orjson.loads(found)
+        kept = None if remembered.result is None else orjson.loads(remembered.result)
+        answer: dict[str, Any] | None = kept["answer"] if kept and kept["epoch"] == remembered.epoch else None
+        metrics.CACHE_REQUESTS.labels("result", "miss" if answer is None else "hit").inc()
         return answer
 
     # The search itself
 
-    def _answer(self, plan: Plan) -> dict[str, Any]:
+    def _answer(self, plan: Plan, remembered: _Remembered) -> dict[str, Any]:
         body = plan.body
-        vector, exclude = self._vector(plan)
+        vector, exclude = self._vector(plan, remembered)
         needed = plan.offset + body.limit + 1
         found = self._documents(plan, vector, exclude, needed)
         if body.min_score is not None:
@@ -171,12 +194,12 @@ class Searcher:
             answer["next_cursor"] = requests.make_cursor(body, plan.offset + body.limit)
         return answer
 
-    def _vector(self, plan: Plan) -> tuple[Matrix, str]:
+    def _vector(self, plan: Plan, remembered: _Remembered) -> tuple[Matrix, str]:
         """The query vector, float32 (1, dimension), and the key of the document to leave out."""
         body = plan.body
         if body.text is not None:
             begun = time.perf_counter()
-            vector = self._embed(plan.space, body.text)
+            vector = self._embed(plan.space, body.text, remembered)
             plan.seconds["encode"] = time.perf_counter() - begun
             metrics.SEARCH_SECONDS.labels("encode").observe(plan.seconds["encode"])
             return vector, ""
@@ -189,22 +212,18 @@ class Searcher:
             mean = mean / max(float(np.linalg.norm(mean)), 1e-12)
         return mean.astype(np.float32), stored.key
 
-    def _embed(self, space: Space, text: str) -> Matrix:
-        prefixed = space.query_prefix + text
-        key = f"q:{space.fingerprint}:{prefixed}"
-        if len(key) > 512:
-            key = ""
-        (found,) = self._cache.get_many([key]) if key else [None]
+    def _embed(self, space: Space, text: str, remembered: _Remembered) -> Matrix:
+        found = remembered.query
         metrics.CACHE_REQUESTS.labels("query", "miss" if found is None else "hit").inc()
         if found is not None and len(found) == 4 * space.dimension:
             return np.frombuffer(found, dtype=np.float32).reshape(1, -1)
-        (result,) = self._embedder.embed(space.encoder, space.fingerprint, [[prefixed]])
+        (result,) = self._embedder.embed(space.encoder, space.fingerprint, [[space.query_prefix + text]])
         if isinstance(result, InvalidRecord):
             raise InvalidRequest(result.reason, result.detail, "text")
         if isinstance(result, Exception):
             raise result
-        if key:
-            self._fills.submit(self._cache.set_many, {key: result.tobytes()}, self._settings.embedding_ttl_seconds)
+        if remembered.query_key:
+            self._fills.put(remembered.query_key, result.tobytes(), self._settings.embedding_ttl_seconds)
         return result
 
     def _stored(
