@@ -105,7 +105,7 @@ def a_vector_record(
     dimension = MemoryEmbedder().space.dimension
     texts = () if delete else tuple(f"{id} v{version} chunk {i}" for i in range(chunks))
     values = np.ones((chunks, dimension), dtype=np.float32) / np.sqrt(np.float32(dimension))
-    vectors = () if delete else (NamedVectors("default", collection.active.space, 1, values),)
+    vectors = () if delete else (NamedVectors("default", collection.complete.space, 1, values),)
     values_ = {
         "position": Position(partition, offset),
         "collection": collection.name,

@@ -81,7 +81,7 @@ class World:
         self.follower.close()
 
     def put_stored(self, *documents: StoredDocument) -> None:
-        target = self.collection.target(self.collection.active, self.embedder.space.dimension)
+        target = self.collection.target(self.collection.complete, self.embedder.space.dimension)
         self.store.ensure(target)
         self.store.apply(target, WritePlan(documents), lambda: 1.0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,12 @@ from hypothesis import strategies as st
 from driftline.core import codec
 from driftline.core.errors import InvalidRecord
 from driftline.core.records import (
+    Carry,
     ChangeEvent,
+    CompensationPart,
     DeadLetter,
+    Generation,
+    Leg,
     LogIncarnation,
     MediaReference,
     NamedVectors,
@@ -22,7 +27,9 @@ from driftline.core.records import (
     Outcome,
     Position,
     Receipt,
+    SearchedQuery,
     Space,
+    UpgradeRecord,
     VectorRecord,
 )
 
@@ -42,6 +49,20 @@ LETTER = DeadLetter("changes", 1, 2, b"k", b"\xff", (("h", b"v"),), "undecodable
 SPACE = Space("f" * 32, "minilm", "1", 384, True, "mean", "query: ", "", 256, 32)
 LOG = LogIncarnation("changes", "topic-id", 1_700_000_000_000_000)
 
+BACKFILL_CHANGE = replace(CHANGE, origin=Position(4, 5), backfill_generation=2)
+BACKFILL_VECTOR = replace(
+    VECTOR, vectors=(*VECTOR.vectors, NamedVectors("default", "t" * 32, 2, np.ones((1, 3), np.float32), ("one two",))),
+    backfill_generation=2,
+)  # fmt: skip
+PART = CompensationPart("c" * 32, 1, 2, b"\x00\x01")
+UPGRADE = UpgradeRecord("things", "u1", "{}")
+QUERY = SearchedQuery("things", "u1", "", "red shoes", 5, ("a", "b"))
+GENERATIONS = (Generation(1, "default", "s" * 32, "x_1"), Generation(2, "default", "t" * 32, "x_2"))
+UPGRADING = codec.CollectionParts(
+    "things", "u1", "{}", GENERATIONS, 5, False, (Leg(2), Leg(1, Carry.ENSEMBLE, "c" * 32)), 4,
+    (Generation(3, "default", "u" * 32, "x_3"),),
+)  # fmt: skip
+
 RECORDS = {
     "change": codec.encode_change(CHANGE),
     "vector": codec.encode_vector(VECTOR),
@@ -49,7 +70,13 @@ RECORDS = {
     "dead_letter": codec.encode_dead_letter(LETTER),
     "space": codec.encode_space(SPACE),
     "log": codec.encode_log(LOG),
-    "collection": codec.encode_collection("things", "u1", "{}", (), 5, True),
+    "collection": codec.encode_collection(codec.CollectionParts("things", "u1", "{}", (), 5, True)),
+    "change_backfill": codec.encode_change(BACKFILL_CHANGE),
+    "vector_backfill": codec.encode_vector(BACKFILL_VECTOR),
+    "compensation": codec.encode_compensation(PART),
+    "upgrade": codec.encode_upgrade(UPGRADE),
+    "query": codec.encode_query(QUERY),
+    "collection_upgrading": codec.encode_collection(UPGRADING),
 }
 
 
@@ -67,6 +94,13 @@ def test_golden_bytes_are_read_as_what_was_written() -> None:
     assert codec.decode_dead_letter(golden("dead_letter")) == LETTER
     assert codec.decode_control(golden("space")) == SPACE
     assert codec.decode_control(golden("log")) == LOG
+    assert codec.decode_change(golden("change_backfill")) == BACKFILL_CHANGE
+    assert codec.decode_control(golden("compensation")) == PART
+    assert codec.decode_control(golden("upgrade")) == UPGRADE
+    assert codec.decode_control(golden("collection_upgrading")) == UPGRADING
+    assert codec.decode_query(golden("query")) == QUERY
+    backfill = codec.decode_vector(golden("vector_backfill"))
+    assert (backfill.backfill_generation, backfill.vectors[1].chunks) == (2, ("one two",))
     vector = codec.decode_vector(golden("vector"))
     np.testing.assert_array_equal(vector.vectors[0].values, VECTOR.vectors[0].values)
     assert (vector.position, vector.chunks, vector.encoded_at_us) == (VECTOR.position, VECTOR.chunks, 30)
@@ -79,7 +113,14 @@ def test_fields_of_a_later_minor_version_are_left_alone() -> None:
 
 @pytest.mark.parametrize(
     "decode",
-    [codec.decode_change, codec.decode_vector, codec.decode_receipts, codec.decode_dead_letter, codec.decode_control],
+    [
+        codec.decode_change,
+        codec.decode_vector,
+        codec.decode_receipts,
+        codec.decode_dead_letter,
+        codec.decode_control,
+        codec.decode_query,
+    ],
 )
 @given(st.binary(max_size=200))
 @settings(max_examples=200, deadline=None)
@@ -97,8 +138,6 @@ def test_any_bytes_are_a_record_or_an_invalid_record(decode: object, value: byte
     ],
 )
 def test_vectors_that_are_none_are_refused(values: np.ndarray, reason: str) -> None:
-    from dataclasses import replace
-
     broken = replace(VECTOR, vectors=(replace(VECTOR.vectors[0], values=values),))
     with pytest.raises(InvalidRecord) as caught:
         codec.decode_vector(codec.encode_vector(broken))

@@ -6,6 +6,7 @@ sharper reason for a record that is one but breaks its contract.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,9 +14,12 @@ from google.protobuf.message import DecodeError, Message
 
 from driftline.core.errors import InvalidRecord
 from driftline.core.records import (
+    Carry,
     ChangeEvent,
+    CompensationPart,
     DeadLetter,
     Generation,
+    Leg,
     LogIncarnation,
     MediaReference,
     NamedVectors,
@@ -23,7 +27,9 @@ from driftline.core.records import (
     Outcome,
     Position,
     Receipt,
+    SearchedQuery,
     Space,
+    UpgradeRecord,
     VectorRecord,
 )
 from driftline.wire.v1 import control_pb2, records_pb2
@@ -72,7 +78,13 @@ def encode_change(event: ChangeEvent) -> bytes:
         media=_media_messages(event.media),
         accepted_at_us=event.accepted_at_us,
         source=event.source,
+        origin=None if event.origin is None else _position(event.origin),
+        backfill_generation=event.backfill_generation,
     ).SerializeToString(deterministic=True)
+
+
+def _position(position: Position) -> records_pb2.Position:
+    return records_pb2.Position(partition=position.partition, offset=position.offset)
 
 
 def decode_change(value: bytes | None) -> ChangeEvent:
@@ -90,12 +102,18 @@ def decode_change(value: bytes | None) -> ChangeEvent:
         m.accepted_at_us,
         m.source,
         _media(m.media) if m.media else (),
+        Position(m.origin.partition, m.origin.offset) if m.HasField("origin") else None,
+        m.backfill_generation,
     )
+
+
+def _chunks(texts: tuple[str, ...]) -> list[records_pb2.Chunk]:
+    return [records_pb2.Chunk(ordinal=i, text=text) for i, text in enumerate(texts)]
 
 
 def encode_vector(record: VectorRecord) -> bytes:
     return records_pb2.VectorRecord(
-        position=records_pb2.Position(partition=record.position.partition, offset=record.position.offset),
+        position=_position(record.position),
         collection=record.collection,
         collection_uid=record.collection_uid,
         tenant=record.tenant,
@@ -104,7 +122,7 @@ def encode_vector(record: VectorRecord) -> bytes:
         version=record.version,
         fields_json=record.fields_json,
         media=_media_messages(record.media),
-        chunks=[records_pb2.Chunk(ordinal=i, text=text) for i, text in enumerate(record.chunks)],
+        chunks=_chunks(record.chunks),
         vectors=[
             records_pb2.NamedVectors(
                 name=v.name,
@@ -112,6 +130,7 @@ def encode_vector(record: VectorRecord) -> bytes:
                 generation=v.generation,
                 dimension=v.values.shape[1],
                 values=v.values.astype("<f4", copy=False).tobytes(),
+                chunks=_chunks(v.chunks),
             )
             for v in record.vectors
         ],
@@ -121,10 +140,13 @@ def encode_vector(record: VectorRecord) -> bytes:
         source=record.source,
         rejected_reason=record.rejected_reason,
         rejected_detail=record.rejected_detail,
+        backfill_generation=record.backfill_generation,
     ).SerializeToString(deterministic=True)
 
 
-def _named_vectors(m: Any, chunks: int) -> NamedVectors:
+def _named_vectors(m: Any, common: int) -> NamedVectors:
+    own = tuple(c.text for c in m.chunks)
+    chunks = len(own) or common
     if m.dimension <= 0 or len(m.values) != 4 * m.dimension * chunks:
         raise InvalidRecord(
             "wrong_dimension",
@@ -133,7 +155,7 @@ def _named_vectors(m: Any, chunks: int) -> NamedVectors:
     values = np.frombuffer(m.values, dtype="<f4").reshape(chunks, m.dimension)
     if not np.isfinite(values).all():
         raise InvalidRecord("non_finite_vector", f"vector {m.name!r} holds NaN or infinity")
-    return NamedVectors(m.name, m.space, m.generation, values)
+    return NamedVectors(m.name, m.space, m.generation, values, own)
 
 
 def decode_vector(value: bytes | None) -> VectorRecord:
@@ -158,6 +180,7 @@ def decode_vector(value: bytes | None) -> VectorRecord:
         media=_media(m.media) if m.media else (),
         rejected_reason=m.rejected_reason,
         rejected_detail=m.rejected_detail,
+        backfill_generation=m.backfill_generation,
     )
 
 
@@ -165,7 +188,7 @@ def encode_receipts(receipts: list[Receipt]) -> bytes:
     return records_pb2.ReceiptBatch(
         receipts=[
             records_pb2.Receipt(
-                position=records_pb2.Position(partition=r.position.partition, offset=r.position.offset),
+                position=_position(r.position),
                 collection=r.collection,
                 tenant=r.tenant,
                 id=r.id,
@@ -238,26 +261,56 @@ def decode_dead_letter(value: bytes | None) -> DeadLetter:
     )
 
 
-def encode_collection(
-    name: str,
-    uid: str,
-    definition_json: str,
-    generations: tuple[Generation, ...],
-    created_at_us: int,
-    deleted: bool,
-) -> bytes:
+@dataclass(frozen=True, slots=True)
+class CollectionParts:
+    """A collection record before its definition is parsed."""
+
+    name: str
+    uid: str
+    definition_json: str
+    generations: tuple[Generation, ...]
+    created_at_us: int
+    deleted: bool
+    legs: tuple[Leg, ...] = ()
+    next_generation: int = 0
+    retired: tuple[Generation, ...] = ()
+
+
+def encode_collection(parts: CollectionParts) -> bytes:
     record = control_pb2.CollectionRecord(
-        name=name,
-        uid=uid,
-        definition_json=definition_json,
-        generations=[
-            control_pb2.Generation(number=g.number, vector_name=g.vector_name, space=g.space, store=g.store)
-            for g in generations
+        name=parts.name,
+        uid=parts.uid,
+        definition_json=parts.definition_json,
+        generations=_generations(parts.generations),
+        created_at_us=parts.created_at_us,
+        deleted=parts.deleted,
+        legs=[
+            control_pb2.Leg(generation=leg.generation, carry=int(leg.carry), compensation=leg.compensation)  # type: ignore[arg-type]
+            for leg in parts.legs
         ],
-        created_at_us=created_at_us,
-        deleted=deleted,
+        next_generation=parts.next_generation,
+        retired=_generations(parts.retired),
     )
     return control_pb2.ControlRecord(collection=record).SerializeToString(deterministic=True)
+
+
+def _generations(generations: tuple[Generation, ...]) -> list[control_pb2.Generation]:
+    return [
+        control_pb2.Generation(number=g.number, vector_name=g.vector_name, space=g.space, store=g.store)
+        for g in generations
+    ]
+
+
+def encode_compensation(part: CompensationPart) -> bytes:
+    record = control_pb2.CompensationPart(id=part.id, part=part.part, parts=part.parts, content=part.content)
+    return control_pb2.ControlRecord(compensation=record).SerializeToString(deterministic=True)
+
+
+def encode_upgrade(upgrade: UpgradeRecord) -> bytes:
+    record = control_pb2.UpgradeRecord(
+        collection=upgrade.collection, collection_uid=upgrade.collection_uid, state_json=upgrade.state_json
+    )
+    return control_pb2.ControlRecord(upgrade=record).SerializeToString(deterministic=True)
 
 
 def encode_space(space: Space) -> bytes:
@@ -270,22 +323,55 @@ def encode_log(log: LogIncarnation) -> bytes:
     return control_pb2.ControlRecord(log=record).SerializeToString(deterministic=True)
 
 
-def decode_control(value: bytes | None) -> Space | LogIncarnation | dict[str, Any]:
-    """A control record: a space, a log incarnation, or the parts of a collection record."""
+ControlRecord = Space | LogIncarnation | CollectionParts | CompensationPart | UpgradeRecord
+
+
+def decode_control(value: bytes | None) -> ControlRecord:
     m = _parse(control_pb2.ControlRecord, value)
-    kind = m.WhichOneof("record")
-    if kind == "space":
-        return Space(**{name: getattr(m.space, name) for name in Space.__slots__})
-    if kind == "log":
-        return LogIncarnation(m.log.topic, m.log.topic_id, m.log.base_version)
-    if kind == "collection":
-        c = m.collection
-        return {
-            "name": c.name,
-            "uid": c.uid,
-            "definition_json": c.definition_json,
-            "generations": tuple(Generation(g.number, g.vector_name, g.space, g.store) for g in c.generations),
-            "created_at_us": c.created_at_us,
-            "deleted": c.deleted,
-        }
-    raise InvalidRecord("undecodable", "an empty ControlRecord")
+    match m.WhichOneof("record"):
+        case "space":
+            return Space(**{name: getattr(m.space, name) for name in Space.__slots__})
+        case "log":
+            return LogIncarnation(m.log.topic, m.log.topic_id, m.log.base_version)
+        case "compensation":
+            c = m.compensation
+            if not 0 <= c.part < c.parts:
+                raise InvalidRecord("undecodable", f"part {c.part} of {c.parts} of a compensation")
+            return CompensationPart(c.id, c.part, c.parts, c.content)
+        case "upgrade":
+            return UpgradeRecord(m.upgrade.collection, m.upgrade.collection_uid, m.upgrade.state_json)
+        case "collection":
+            return _collection(m.collection)
+    raise InvalidRecord("undecodable", "a ControlRecord without a record that this version knows")
+
+
+def _collection(c: control_pb2.CollectionRecord) -> CollectionParts:
+    def generations(found: Any) -> tuple[Generation, ...]:
+        return tuple(Generation(g.number, g.vector_name, g.space, g.store) for g in found)
+
+    try:
+        legs = tuple(Leg(leg.generation, Carry(leg.carry), leg.compensation) for leg in c.legs)
+    except ValueError as error:
+        raise InvalidRecord("undecodable", f"collection {c.name!r}: {error}") from error
+    return CollectionParts(
+        c.name, c.uid, c.definition_json, generations(c.generations), c.created_at_us, c.deleted, legs,
+        c.next_generation, generations(c.retired),
+    )  # fmt: skip
+
+
+def encode_query(query: SearchedQuery) -> bytes:
+    return records_pb2.SearchedQuery(
+        collection=query.collection,
+        collection_uid=query.collection_uid,
+        tenant=query.tenant,
+        text=query.text,
+        searched_at_us=query.searched_at_us,
+        hits=query.hits,
+    ).SerializeToString(deterministic=True)
+
+
+def decode_query(value: bytes | None) -> SearchedQuery:
+    m = _parse(records_pb2.SearchedQuery, value)
+    if not m.collection_uid or not m.text:
+        raise InvalidRecord("undecodable", "a SearchedQuery needs a collection and a text")
+    return SearchedQuery(m.collection, m.collection_uid, m.tenant, m.text, m.searched_at_us, tuple(m.hits))

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from driftline.core.errors import InvalidRequest
-from driftline.core.records import Generation, StoreTarget
+from driftline.core.errors import InvalidRequest, NotFound
+from driftline.core.records import Generation, Leg, StoreTarget
 
 FieldType = Literal[
     "text", "keyword", "integer", "float", "boolean", "datetime", "keyword_list", "integer_list", "json"
@@ -91,22 +91,50 @@ class CollectionDefinition(_Model):
 
 @dataclass(frozen=True)
 class Collection:
-    """A collection as the control topic knows it."""
+    """A collection as the control topic knows it.
+
+    Every write goes to all of `generations`. Searches read `legs`, newest generation first; the last leg's generation
+    holds every document. `retired` generations are written and read no more.
+    """
 
     definition: CollectionDefinition
     uid: str
     generations: tuple[Generation, ...]
     created_at_us: int
     deleted: bool = False
+    legs: tuple[Leg, ...] = ()
+    next_generation: int = 0
+    retired: tuple[Generation, ...] = ()
 
     @property
     def name(self) -> str:
         return self.definition.name
 
     @property
-    def active(self) -> Generation:
-        """The generation that is written and searched."""
-        return self.generations[-1]
+    def routes(self) -> tuple[Leg, ...]:
+        """What searches read, never empty."""
+        return self.legs or (Leg(self.generations[-1].number),)
+
+    @property
+    def complete(self) -> Generation:
+        """The generation that holds every document and is searched."""
+        return self.generation(self.routes[-1].generation)
+
+    @property
+    def newest(self) -> Generation:
+        """The generation whose encoder takes the queries."""
+        return self.generation(self.routes[0].generation)
+
+    @property
+    def unused_number(self) -> int:
+        return self.next_generation or max(g.number for g in self.generations) + 1
+
+    def generation(self, number: int) -> Generation:
+        """A live generation. Raises NotFound."""
+        for generation in self.generations:
+            if generation.number == number:
+                return generation
+        raise NotFound("unknown_generation", f"collection {self.name!r} has no live generation {number}", "generation")
 
     def target(self, generation: Generation, dimension: int) -> StoreTarget:
         return StoreTarget(generation.store, generation.space, dimension, self.definition.metric, self.uid)

@@ -13,10 +13,12 @@ from driftline.core import codec
 from driftline.core.collections import Collection, CollectionDefinition, parse_definition
 from driftline.core.errors import InvalidRecord, InvalidRequest, NotFound, Unavailable
 from driftline.core.ports import LogReader, Publisher
-from driftline.core.records import Generation, LogIncarnation, Outgoing, Space
+from driftline.core.records import CompensationPart, Generation, LogIncarnation, Outgoing, Space, UpgradeRecord
 from driftline.core.topics import CONTROL
 
 log = logging.getLogger(__name__)
+# A compensation of 768 x 768 has 2.4 MB; a record must fit the 1 MB that a broker takes by default.
+_PART_BYTES = 512 * 1024
 
 
 def encode_definition(definition: CollectionDefinition) -> str:
@@ -32,6 +34,8 @@ class ControlView:
         self._by_uid: dict[str, Collection] = {}
         self._spaces: dict[str, Space] = {}
         self._logs: dict[str, LogIncarnation] = {}
+        self._compensations: dict[str, dict[int, CompensationPart]] = {}
+        self._upgrades: dict[str, UpgradeRecord] = {}
         self._listeners: list[Callable[[Collection], None]] = []
         self._asked: dict[str, float] = {}
         self._confirmed_at = 0.0
@@ -44,7 +48,7 @@ class ControlView:
         """Take one record. One that cannot be read is logged and left out: control never stops the pipeline."""
         try:
             record = codec.decode_control(value)
-            if isinstance(record, dict):
+            if isinstance(record, codec.CollectionParts):
                 self._apply_collection(record)
                 return
         except (InvalidRecord, InvalidRequest, orjson.JSONDecodeError) as error:
@@ -53,18 +57,30 @@ class ControlView:
         with self._lock:
             if isinstance(record, Space):
                 self._spaces[record.fingerprint] = record
+            elif isinstance(record, CompensationPart):
+                self._compensations.setdefault(record.id, {})[record.part] = record
+            elif isinstance(record, UpgradeRecord):
+                self._upgrades[record.collection_uid] = record
             else:
                 self._logs[record.topic] = record
 
-    def _apply_collection(self, parts: dict[str, object]) -> None:
-        generations = parts["generations"]
-        assert isinstance(generations, tuple)
+    def forget(self, key: bytes) -> None:
+        """A record was deleted: only compensations are, when nothing is served by them any more."""
+        kind, _, rest = key.decode("utf-8", "replace").partition("/")
+        if kind == "compensation":
+            with self._lock:
+                self._compensations.pop(rest.partition("/")[0], None)
+
+    def _apply_collection(self, parts: codec.CollectionParts) -> None:
         collection = Collection(
-            definition=parse_definition(orjson.loads(str(parts["definition_json"]))),
-            uid=str(parts["uid"]),
-            generations=generations,
-            created_at_us=int(str(parts["created_at_us"])),
-            deleted=bool(parts["deleted"]),
+            definition=parse_definition(orjson.loads(parts.definition_json)),
+            uid=parts.uid,
+            generations=parts.generations,
+            created_at_us=parts.created_at_us,
+            deleted=parts.deleted,
+            legs=parts.legs,
+            next_generation=parts.next_generation,
+            retired=parts.retired,
         )
         with self._lock:
             self._by_uid[collection.uid] = collection
@@ -125,6 +141,19 @@ class ControlView:
         if found is None:
             raise Unavailable("control", f"space {fingerprint} is not in the control topic yet")
         return found
+
+    def compensation(self, identity: str) -> bytes:
+        """A stored compensation. Raises Unavailable until all of its parts have been read."""
+        with self._lock:
+            parts = dict(self._compensations.get(identity, {}))
+        if not parts or len(parts) < next(iter(parts.values())).parts:
+            raise Unavailable("control", f"compensation {identity} is not in the control topic yet")
+        return b"".join(parts[i].content for i in sorted(parts))
+
+    def upgrades(self) -> list[UpgradeRecord]:
+        """The last state of every collection's upgrade."""
+        with self._lock:
+            return list(self._upgrades.values())
 
     def log_base(self, topic: str) -> int:
         """Base of versions assigned from a log. Raises Unavailable until the log is registered."""
@@ -190,7 +219,10 @@ class ControlFollower:
             # Records end a poll at once; only a start and a confirmation wait for an empty one.
             records = self._reader.poll(500, 0.2 if self._view.asks() or not self._caught_up.is_set() else 1.0)
             for record in records:
-                self._view.apply(record.value)
+                if record.value is None:
+                    self._view.forget(record.key)
+                else:
+                    self._view.apply(record.value)
                 self._position = record.offset + 1
             # An end of a compacted topic may be reported too small, so also wait for an empty poll.
             if not records and self._position >= end:
@@ -203,14 +235,41 @@ class ControlFollower:
 
 def collection_record(collection: Collection) -> Outgoing:
     value = codec.encode_collection(
-        collection.name,
-        collection.uid,
-        encode_definition(collection.definition),
-        collection.generations,
-        collection.created_at_us,
-        collection.deleted,
+        codec.CollectionParts(
+            collection.name,
+            collection.uid,
+            encode_definition(collection.definition),
+            collection.generations,
+            collection.created_at_us,
+            collection.deleted,
+            collection.legs,
+            collection.next_generation,
+            collection.retired,
+        )
     )
     return Outgoing(CONTROL.name, f"collection/{collection.name}".encode(), value, 0)
+
+
+def compensation_records(identity: str, content: bytes) -> list[Outgoing]:
+    """A stored compensation in records that every broker takes."""
+    pieces = [content[i : i + _PART_BYTES] for i in range(0, len(content), _PART_BYTES)]
+    return [
+        Outgoing(
+            CONTROL.name, f"compensation/{identity}/{i}".encode(),
+            codec.encode_compensation(CompensationPart(identity, i, len(pieces), piece)), 0,
+        )
+        for i, piece in enumerate(pieces)
+    ]  # fmt: skip
+
+
+def forget_compensation(identity: str, content: bytes) -> list[Outgoing]:
+    """What deletes a stored compensation from the compacted topic."""
+    return [Outgoing(record.topic, record.key, None, 0) for record in compensation_records(identity, content)]
+
+
+def upgrade_record(upgrade: UpgradeRecord) -> Outgoing:
+    key = f"upgrade/{upgrade.collection_uid}".encode()
+    return Outgoing(CONTROL.name, key, codec.encode_upgrade(upgrade), 0)
 
 
 def space_record(space: Space) -> Outgoing:
@@ -233,9 +292,14 @@ class ControlWriter:
         self._follower.wait_for(max(offset for _, offset in placed), timeout_seconds)
 
 
+def store_name(prefix: str, name: str, uid: str, generation: int) -> str:
+    """Name of the store of a generation."""
+    return f"{prefix}{name.replace('-', '_')}_{uid}_{generation}"
+
+
 def new_collection(
     definition: CollectionDefinition, uid: str, space: Space, created_at_us: int, store_prefix: str
 ) -> Collection:
     """A fresh collection with its first generation."""
-    store = f"{store_prefix}{definition.name.replace('-', '_')}_{uid}_1"
+    store = store_name(store_prefix, definition.name, uid, 1)
     return Collection(definition, uid, (Generation(1, "default", space.fingerprint, store),), created_at_us)

@@ -42,6 +42,11 @@ REBALANCES = _counter("rebalances_total", "Partition assignments received.")
 EVENTS = _counter("events_total", "Change events accepted, by operation and way in.", "operation", "source")
 EVENTS_REFUSED = _counter("events_refused_total", "Change events refused at the API, by code.", "code")
 OUTCOMES = _counter("outcomes_total", "Final outcomes of change events.", "outcome")
+BACKFILLED = _counter(
+    "backfilled_total",
+    "Backfilled documents that index saw, by outcome (searchable; superseded: changed meanwhile, or there already).",
+    "collection", "outcome",
+)  # fmt: skip
 FRESHNESS = _histogram(
     "freshness_seconds", "From an event's acceptance to its being searchable.", "collection", buckets=_FRESH
 )

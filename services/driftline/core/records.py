@@ -78,16 +78,22 @@ class ChangeEvent:
     accepted_at_us: int
     source: str = ""
     media: tuple[MediaReference, ...] = ()
+    origin: Position | None = None
+    backfill_generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class NamedVectors:
-    """Vectors of all chunks of a document under one name: `values` is float32 (chunks, dimension)."""
+    """Vectors of a document for one generation: `values` is float32 (chunks, dimension).
+
+    `chunks` are the texts where they differ from the record's: another encoder may cut a document otherwise.
+    """
 
     name: str
     space: str
     generation: int
     values: Matrix
+    chunks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +117,19 @@ class VectorRecord:
     media: tuple[MediaReference, ...] = ()
     rejected_reason: str = ""
     rejected_detail: str = ""
+    backfill_generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SearchedQuery:
+    """A text that somebody searched for, with the ids of the best hits."""
+
+    collection: str
+    collection_uid: str
+    tenant: str
+    text: str
+    searched_at_us: int
+    hits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +195,42 @@ class Generation:
     vector_name: str
     space: str
     store: str
+
+
+class Carry(enum.IntEnum):
+    """How the text of a search reaches the vectors of a generation."""
+
+    OWN = 1
+    MAPPED = 2
+    ENSEMBLE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One generation that searches read. `compensation` is the id of the map and the calibration it needs."""
+
+    generation: int
+    carry: Carry = Carry.OWN
+    compensation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CompensationPart:
+    """A piece of a stored compensation; `part` counts from 0 to `parts` - 1."""
+
+    id: str
+    part: int
+    parts: int
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeRecord:
+    """The state of a collection's upgrade, as the upgrade service wrote it."""
+
+    collection: str
+    collection_uid: str
+    state_json: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +338,7 @@ class WritePlan:
     trims: tuple[tuple[str, int, int], ...] = ()
 
     def is_empty(self) -> bool:
-        return not (self.upserts or self.removals)
+        return not (self.upserts or self.removals or self.trims)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ _COMPACTED = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"}
 
 CHANGES = Topic(
     "changes", "collection uid / tenant / document id", "ChangeEvent", 0, _retained(LOG_DAYS),
-    ("ingest",), ("encode",), "every accepted change in log order; its offsets are the assigned versions",
+    ("ingest", "index"), ("encode",), "every accepted change in log order; its offsets are the assigned versions",
 )  # fmt: skip
 VECTORS = Topic(
     "vectors", "as changes", "VectorRecord", 0, _retained(LOG_DAYS),
@@ -41,7 +41,7 @@ VECTORS = Topic(
 )  # fmt: skip
 DOCUMENTS = Topic(
     "documents", "as changes", "ChangeEvent", 0, dict(_COMPACTED),
-    ("index",), ("verify", "backfill"),
+    ("index",), ("verify", "upgrade"),
     "accepted versions only, so that compaction (last by offset) keeps the newest version",
 )  # fmt: skip
 RECEIPTS = Topic(
@@ -52,10 +52,19 @@ DEAD_LETTERS = Topic(
     "dead-letters", "topic/partition/offset", "DeadLetter", 1, _retained(30),
     ("ingest", "encode", "index"), ("cli",), "records that cannot be processed, whole, with the reason",
 )  # fmt: skip
+BACKFILL = Topic(
+    "backfill", "as changes", "ChangeEvent", 0, _retained(LOG_DAYS),
+    ("upgrade",), ("encode",), "documents to embed for a new generation, most wanted first; fresh changes go before",
+)  # fmt: skip
+QUERIES = Topic(
+    "queries", "collection uid", "SearchedQuery", 1, _retained(LOG_DAYS),
+    ("query",), ("upgrade",), "a sample of the texts that are searched for, where query.log_per_second allows it",
+)  # fmt: skip
 CONTROL = Topic(
     "control", "kind/name", "ControlRecord", 1, dict(_COMPACTED),
-    ("ingest", "cli"), ("ingest", "encode", "index", "query"), "collections, spaces and log incarnations",
+    ("ingest", "upgrade"), ("ingest", "encode", "index", "query", "upgrade"),
+    "collections, spaces, log incarnations, compensations and the state of upgrades",
 )  # fmt: skip
 
-TOPICS = (CONTROL, CHANGES, VECTORS, DOCUMENTS, RECEIPTS, DEAD_LETTERS)
+TOPICS = (CONTROL, CHANGES, VECTORS, DOCUMENTS, RECEIPTS, BACKFILL, QUERIES, DEAD_LETTERS)
 BY_NAME = {topic.name: topic for topic in TOPICS}

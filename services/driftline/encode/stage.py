@@ -18,6 +18,7 @@ from driftline.core.ports import Cache, Embedder
 from driftline.core.records import (
     ChangeEvent,
     Clock,
+    Generation,
     Incoming,
     Matrix,
     NamedVectors,
@@ -51,9 +52,9 @@ def decode(record: Incoming) -> Change:
 
 @dataclass(slots=True)
 class _Job:
-    """What one upsert needs of the encoder."""
+    """What one upsert needs of the encoder of one generation."""
 
-    collection: Collection
+    generation: Generation
     space: Space
     chunks: list[str]
     vectors: list[Matrix | None]
@@ -85,32 +86,39 @@ class EncodeStage:
     def process(self, batch: Sequence[Change]) -> Processed:
         read_at = self._clock()
         base = self._view.log_base(CHANGES.name)
-        jobs: list[_Job | InvalidRecord | None] = [self._plan(change) for change in batch]
-        self._embed([job for job in jobs if isinstance(job, _Job)])
-        results = [self._result(change, job, base, read_at) for change, job in zip(batch, jobs, strict=True)]
+        plans: list[list[_Job] | InvalidRecord] = [self._plan(change) for change in batch]
+        self._embed([job for plan in plans if isinstance(plan, list) for job in plan])
+        results = [self._result(change, plan, base, read_at) for change, plan in zip(batch, plans, strict=True)]
         return Processed(results)
 
-    def _plan(self, change: Change) -> _Job | InvalidRecord | None:
-        """The job of an upsert, None for a delete, or why the event is refused."""
+    def _plan(self, change: Change) -> list[_Job] | InvalidRecord:
+        """The jobs of an upsert, one per live generation; none for a delete; or why the event is refused."""
         event = change.event
         collection = self._view.incarnation(event.collection, event.collection_uid)
+        if collection is None and event.backfill_generation:
+            return []
         if collection is None:
             return InvalidRecord(
                 "unknown_collection", f"there is no collection {event.collection!r} ({event.collection_uid})"
             )
         if event.operation is Operation.DELETE:
-            return None
-        space = self._view.space(collection.active.space)
+            return []
+        wanted = [g for g in collection.generations if event.backfill_generation in (0, g.number)]
         try:
             text = embedded_text(collection.definition, _fields(event))
             if not text.strip():
                 raise InvalidRecord("empty_text", "nothing to embed")
-            spans = self._token_spans(space) if collection.definition.embedding.chunking.mode != "whole" else _no_spans
-            chunks = chunk(text, collection.definition.embedding.chunking, space.max_tokens, spans)
+            return [self._job(collection, generation, text) for generation in wanted]
         except InvalidRecord as error:
             return error
+
+    def _job(self, collection: Collection, generation: Generation, text: str) -> _Job:
+        space = self._view.space(generation.space)
+        chunking = collection.definition.embedding.chunking
+        spans = self._token_spans(space) if chunking.mode != "whole" else _no_spans
+        chunks = chunk(text, chunking, space.max_tokens, spans)
         metrics.CHUNKS.observe(len(chunks))
-        return _Job(collection, space, chunks, [None] * len(chunks))
+        return _Job(generation, space, chunks, [None] * len(chunks))
 
     def _token_spans(self, space: Space) -> TokenSpans:
         """The encoder's own tokenizer, fetched once per space."""
@@ -200,31 +208,28 @@ class EncodeStage:
             requests = again
         return answers, failure
 
-    def _result(self, change: Change, job: _Job | InvalidRecord | None, base: int, read_at: int) -> Result:
-        error = job.failed if isinstance(job, _Job) else job
-        record = self._record(change, job, base, read_at, error)
+    def _result(self, change: Change, plan: list[_Job] | InvalidRecord, base: int, read_at: int) -> Result:
+        backfill = change.event.backfill_generation
+        error = plan if isinstance(plan, InvalidRecord) else next((j.failed for j in plan if j.failed), None)
+        if backfill and not plan:
+            # The generation was given up meanwhile.
+            return ()
+        if backfill and error is not None:
+            # No receipt waits for it, and the older generation goes on serving the document.
+            return Refused(error)
+        jobs = plan if isinstance(plan, list) and error is None else []
+        record = self._record(change, jobs, base, read_at, error)
         key = record_key(record.collection_uid, record.tenant, record.id)
         outgoing = Outgoing(VECTORS.name, key, codec.encode_vector(record), change.position.partition, change.headers)
         return (outgoing,) if error is None else Refused(error, (outgoing,))
 
     def _record(
-        self,
-        change: Change,
-        job: _Job | InvalidRecord | None,
-        base: int,
-        read_at: int,
-        error: InvalidRecord | None,
+        self, change: Change, jobs: Sequence[_Job], base: int, read_at: int, error: InvalidRecord | None
     ) -> VectorRecord:
         event = change.event
-        chunks: tuple[str, ...] = ()
-        vectors: tuple[NamedVectors, ...] = ()
-        if isinstance(job, _Job) and error is None:
-            generation = job.collection.active
-            values = np.stack([v for v in job.vectors if v is not None])
-            chunks = tuple(job.chunks)
-            vectors = (NamedVectors(generation.vector_name, generation.space, generation.number, values),)
+        chunks = tuple(jobs[0].chunks) if jobs else ()
         return VectorRecord(
-            position=change.position,
+            position=event.origin or change.position,
             collection=event.collection,
             collection_uid=event.collection_uid,
             tenant=event.tenant,
@@ -237,11 +242,21 @@ class EncodeStage:
             encoded_at_us=self._clock(),
             source=event.source,
             chunks=chunks,
-            vectors=vectors,
+            vectors=tuple(_named(job, chunks) for job in jobs),
             media=event.media,
             rejected_reason=error.reason if error else "",
             rejected_detail=error.detail if error else "",
+            backfill_generation=event.backfill_generation,
         )
+
+
+def _named(job: _Job, common: tuple[str, ...]) -> NamedVectors:
+    values = np.stack([v for v in job.vectors if v is not None])
+    own = tuple(job.chunks)
+    generation = job.generation
+    return NamedVectors(
+        generation.vector_name, generation.space, generation.number, values, () if own == common else own
+    )
 
 
 def _fields(event: ChangeEvent) -> dict[str, object]:

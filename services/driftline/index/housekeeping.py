@@ -54,6 +54,10 @@ class Housekeeper:
             if due <= 0:
                 due = self._every
                 self.purge()
+                # A replica that heard late may have made a retired store once more.
+                for collection in self._view.collections():
+                    if collection.retired:
+                        self.notice(collection)
             self._wake.wait(5.0)
             self._wake.clear()
             due -= 5.0
@@ -72,10 +76,13 @@ class Housekeeper:
                     del self._pending[collection.uid]
 
     def settle(self, collection: Collection) -> None:
-        """Make the stores of a live collection, drop those of a deleted one. Raises Unavailable."""
-        for generation in collection.generations:
+        """Make the stores of live generations, drop those of retired ones and of deleted collections.
+
+        Raises Unavailable.
+        """
+        for generation in (*collection.generations, *collection.retired):
             target = collection.target(generation, self._view.space(generation.space).dimension)
-            if collection.deleted:
+            if collection.deleted or generation in collection.retired:
                 self._store.drop(target)
             else:
                 self._store.ensure(target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import orjson
@@ -13,7 +13,7 @@ import orjson
 from driftline.core import codec, metrics
 from driftline.core.collections import Collection, attributes_of
 from driftline.core.control import ControlView
-from driftline.core.errors import Fenced, InvalidRecord, InvalidRequest
+from driftline.core.errors import Fenced, InvalidRecord, InvalidRequest, Unavailable
 from driftline.core.ports import Cache, VectorStore
 from driftline.core.records import (
     ChangeEvent,
@@ -32,7 +32,7 @@ from driftline.core.records import (
     record_key,
 )
 from driftline.core.runner import Processed, Refused, Result
-from driftline.core.topics import DOCUMENTS, RECEIPTS
+from driftline.core.topics import CHANGES, DOCUMENTS, RECEIPTS
 from driftline.index.fold import Folded, Verdict, fold
 from driftline.index.settings import IndexSection
 
@@ -77,14 +77,22 @@ class RecentVersions:
 
 @dataclass(slots=True)
 class _Group:
-    """The records of one batch that go to one store."""
+    """The records of one batch that go to one collection; `targets` and `recent` are by generation."""
 
     collection: Collection
-    target: StoreTarget
-    recent: RecentVersions | None
-    indices: list[int]
-    keys: list[str]
-    documents: dict[int, StoredDocument]
+    targets: dict[int, StoreTarget]
+    recent: dict[int, RecentVersions | None]
+    indices: list[int] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    documents: dict[int, dict[int, StoredDocument]] = field(default_factory=dict)
+
+
+class _AskedAgain:
+    """The verdict on a record whose vectors are all of generations that are gone: it is embedded once more."""
+
+
+_ASKED_AGAIN = _AskedAgain()
+_Outcome = Verdict | InvalidRecord | _AskedAgain
 
 
 class IndexStage:
@@ -121,78 +129,96 @@ class IndexStage:
         return remaining
 
     def process(self, batch: Sequence[VectorRecord]) -> Processed:
-        verdicts: list[Verdict | InvalidRecord] = [InvalidRecord("unknown_collection", "the collection is gone")] * len(
-            batch
-        )
+        gone = InvalidRecord("unknown_collection", "the collection is gone")
+        verdicts: list[_Outcome] = [gone] * len(batch)
         groups: dict[str, _Group] = {}
         for i, record in enumerate(batch):
             try:
                 if record.rejected_reason:
                     raise InvalidRecord(record.rejected_reason, record.rejected_detail)
-                self._sort_in(groups, i, record)
+                if not self._sort_in(groups, i, record):
+                    verdicts[i] = _ASKED_AGAIN
             except InvalidRecord as error:
                 verdicts[i] = error
         written: list[tuple[StoreTarget, RecentVersions, int]] = []
         for group in groups.values():
-            folded, recent, timestamp = self._write(batch, group)
-            written.append((group.target, recent, timestamp))
+            folded, stores = self._write(batch, group)
+            written += stores
             for i, verdict in zip(group.indices, folded.verdicts, strict=True):
                 verdicts[i] = verdict
         written_at = self._clock()
         results = [self._result(record, verdict) for record, verdict in zip(batch, verdicts, strict=True)]
         return Processed(results, lambda: self._settle(batch, verdicts, written, written_at))
 
-    def _sort_in(self, groups: dict[str, _Group], i: int, record: VectorRecord) -> None:
+    def _sort_in(self, groups: dict[str, _Group], i: int, record: VectorRecord) -> bool:
+        """Put a record into its collection's group; False when it has to be embedded again first."""
         collection = self._view.incarnation(record.collection, record.collection_uid)
         if collection is None:
             raise InvalidRecord("unknown_collection", f"there is no collection {record.collection!r}")
-        generation = collection.active
-        space = self._view.space(generation.space)
-        target = collection.target(generation, space.dimension)
-        key = document_key(record.tenant, record.id)
-        document = None
-        if record.operation is Operation.UPSERT:
-            document = _document(collection, target, key, record)
-        group = groups.get(target.store)
+        group = groups.get(collection.uid)
         if group is None:
-            with self._lock:
-                recent = self._recent.get(target.store)
-            group = groups[target.store] = _Group(collection, target, recent, [], [], {})
-        if document is not None:
-            group.documents[len(group.indices)] = document
+            group = groups[collection.uid] = self._group(collection)
+        key = document_key(record.tenant, record.id)
+        documents: dict[int, StoredDocument] = {}
+        if record.operation is Operation.UPSERT:
+            documents = _documents(group, key, record)
+            if not record.backfill_generation and collection.complete.number not in documents:
+                return False
+        group.documents[len(group.indices)] = documents
         group.indices.append(i)
         group.keys.append(key)
+        return True
 
-    def _write(self, batch: Sequence[VectorRecord], group: _Group) -> tuple[Folded, RecentVersions, int]:
-        self._store.ensure(group.target)
-        stored = self._stored(group)
-        folded = fold([batch[i] for i in group.indices], group.keys, stored, group.documents)
-        recent = group.recent or RecentVersions(self._settings.recent_versions)
-        timestamp = recent.visible
-        if not folded.plan.is_empty():
-            self.guard()
-            timestamp = self._store.apply(group.target, folded.plan, self.guard)
-            recent.put(folded.after, timestamp)
+    def _group(self, collection: Collection) -> _Group:
+        targets = {g.number: collection.target(g, self._view.space(g.space).dimension) for g in collection.generations}
         with self._lock:
-            self._recent[group.target.store] = recent
-        return folded, recent, timestamp
+            recent = {number: self._recent.get(target.store) for number, target in targets.items()}
+        return _Group(collection, targets, recent)
 
-    def _stored(self, group: _Group) -> dict[str, StoredVersion]:
-        """Stored versions. The first read after a change of ownership is strong; then, what this process wrote
-        and may not be visible yet it remembers, and everything older is visible."""
+    def _write(
+        self, batch: Sequence[VectorRecord], group: _Group
+    ) -> tuple[Folded, list[tuple[StoreTarget, RecentVersions, int]]]:
+        for target in group.targets.values():
+            self._store.ensure(target)
+        stored = {number: self._stored(group, number) for number in group.targets}
+        folded = fold([batch[i] for i in group.indices], group.keys, stored, group.documents)
+        written = []
+        # The newest generation last: a crash in between leaves a document in the generation that is complete.
+        for number, target in sorted(group.targets.items()):
+            plan = folded.plans[number]
+            recent = group.recent[number] or RecentVersions(self._settings.recent_versions)
+            timestamp = recent.visible
+            if not plan.is_empty():
+                self.guard()
+                timestamp = self._store.apply(target, plan, self.guard)
+                recent.put(folded.after[number], timestamp)
+            with self._lock:
+                self._recent[target.store] = recent
+            written.append((target, recent, timestamp))
+        return folded, written
+
+    def _stored(self, group: _Group, number: int) -> dict[str, StoredVersion]:
+        """Versions a generation holds. The first read after a change of ownership is strong; then, what this process
+        wrote and may not be visible yet it remembers, and everything older is visible."""
+        target, recent = group.targets[number], group.recent[number]
         distinct = list(dict.fromkeys(group.keys))
-        if group.recent is None:
-            return dict(self._store.versions(group.target, distinct, None))
-        known = {key: version for key in distinct if (version := group.recent.get(key)) is not None}
+        if recent is None:
+            return dict(self._store.versions(target, distinct, None))
+        known = {key: version for key in distinct if (version := recent.get(key)) is not None}
         unknown = [key for key in distinct if key not in known]
         if unknown:
-            known |= self._store.versions(group.target, unknown, group.recent.visible)
+            known |= self._store.versions(target, unknown, recent.visible)
         return known
 
-    def _result(self, record: VectorRecord, verdict: Verdict | InvalidRecord) -> Result:
+    def _result(self, record: VectorRecord, verdict: _Outcome) -> Result:
+        if isinstance(verdict, _AskedAgain):
+            return (_ask_again(record),)
         if isinstance(verdict, InvalidRecord):
             # Refused on the way: encode has dead-lettered it already. Refused here: its dead letter is due.
             return () if record.rejected_reason else Refused(verdict)
+        if record.backfill_generation:
+            metrics.BACKFILLED.labels(record.collection, verdict.outcome.name.lower()).inc()
+            return ()
         if verdict.outcome is not Outcome.SEARCHABLE:
             return ()
         event = ChangeEvent(
@@ -205,7 +231,7 @@ class IndexStage:
     def _settle(
         self,
         batch: Sequence[VectorRecord],
-        verdicts: Sequence[Verdict | InvalidRecord],
+        verdicts: Sequence[_Outcome],
         written: Sequence[tuple[StoreTarget, RecentVersions, int]],
         written_at: int,
     ) -> list[Outgoing]:
@@ -220,6 +246,7 @@ class IndexStage:
         receipts = [
             _receipt(record, verdict, written_at, searchable_at)
             for record, verdict in zip(batch, verdicts, strict=True)
+            if not record.backfill_generation and not isinstance(verdict, _AskedAgain)
         ]
         for receipt in receipts:
             _measure(receipt)
@@ -232,24 +259,42 @@ class IndexStage:
         ]
 
 
-def _document(collection: Collection, target: StoreTarget, key: str, record: VectorRecord) -> StoredDocument:
-    """What an upsert writes. Raises InvalidRecord when its vectors do not belong into the store."""
-    named = next((v for v in record.vectors if v.name == collection.active.vector_name), None)
-    if named is None or not record.chunks:
-        raise InvalidRecord("missing_vectors", f"no vectors named {collection.active.vector_name!r}")
-    if named.space != target.space:
-        raise InvalidRecord("wrong_space", f"vectors of space {named.space}, the store holds {target.space}")
-    if named.values.shape[1] != target.dimension:
-        raise InvalidRecord("wrong_dimension", f"expected {target.dimension}, found {named.values.shape[1]}")
+def _ask_again(record: VectorRecord) -> Outgoing:
+    """The event once more, for `changes`: with its version, and the position that its receipt is waited for at."""
+    event = ChangeEvent(
+        record.collection, record.collection_uid, record.tenant, record.id, record.operation, record.version,
+        record.fields_json, record.accepted_at_us, record.source, record.media, record.position,
+    )  # fmt: skip
+    key = record_key(record.collection_uid, record.tenant, record.id)
+    return Outgoing(CHANGES.name, key, codec.encode_change(event), record.position.partition)
+
+
+def _documents(group: _Group, key: str, record: VectorRecord) -> dict[int, StoredDocument]:
+    """What an upsert writes, by generation. Raises InvalidRecord when its vectors do not belong into a store, and
+    Unavailable when they are of a generation that this process has not heard of yet."""
+    if not record.vectors or not record.chunks:
+        raise InvalidRecord("missing_vectors", "an upsert needs chunks with vectors")
     try:
         fields = orjson.loads(record.fields_json)
-        attributes = attributes_of(collection.definition, fields)
+        attributes = attributes_of(group.collection.definition, fields)
     except (orjson.JSONDecodeError, InvalidRequest, AttributeError, TypeError) as error:
         raise InvalidRecord("invalid_json", f"fields_json: {error}") from error
-    return StoredDocument(
-        key, record.tenant, record.id, record.version, record.fields_json, attributes, record.chunks,
-        np.ascontiguousarray(named.values),
-    )  # fmt: skip
+    documents: dict[int, StoredDocument] = {}
+    for named in record.vectors:
+        target = group.targets.get(named.generation)
+        if target is None:
+            if named.generation >= group.collection.unused_number:
+                raise Unavailable("control", f"generation {named.generation} of {record.collection!r} is not known yet")
+            continue
+        if named.space != target.space:
+            raise InvalidRecord("wrong_space", f"vectors of space {named.space}, the store holds {target.space}")
+        if named.values.shape[1] != target.dimension:
+            raise InvalidRecord("wrong_dimension", f"expected {target.dimension}, found {named.values.shape[1]}")
+        documents[named.generation] = StoredDocument(
+            key, record.tenant, record.id, record.version, record.fields_json, attributes,
+            named.chunks or record.chunks, np.ascontiguousarray(named.values),
+        )  # fmt: skip
+    return documents
 
 
 def _receipt(record: VectorRecord, verdict: Verdict | InvalidRecord, written_at: int, searchable_at: int) -> Receipt:

@@ -81,8 +81,8 @@ class Collections:
 
     def count(self, collection: Collection) -> int:
         """Searchable documents; 0 while the store was not created yet."""
-        space = self._view.space(collection.active.space)
-        target = collection.target(collection.active, space.dimension)
+        space = self._view.space(collection.complete.space)
+        target = collection.target(collection.complete, space.dimension)
         try:
             return self._store.count(target)
         except Unavailable as error:

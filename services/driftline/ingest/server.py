@@ -155,7 +155,7 @@ def _add_status(app: FastAPI, keys: Keys, view: ControlView, acceptor: Acceptor,
 
 
 def _stored_state(collection: Collection, view: ControlView, store: VectorStore, key: str) -> dict[str, Any]:
-    target = collection.target(collection.active, view.space(collection.active.space).dimension)
+    target = collection.target(collection.complete, view.space(collection.complete.space).dimension)
     stored = store.versions(target, [key], None).get(key)
     if stored is None:
         return {"state": "unknown"}

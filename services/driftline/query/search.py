@@ -107,7 +107,7 @@ class Searcher:
     def document(self, collection: str, document_id: str, tenant: str | None) -> StoredDocument:
         """Raises NotFound."""
         known = self._view.collection(collection)
-        target = known.target(known.active, self._view.space(known.active.space).dimension)
+        target = known.target(known.complete, self._view.space(known.complete.space).dimension)
         return self._stored(known, target, check_tenant(known.definition, tenant), document_id, with_vectors=False)
 
     def _plan(self, name: str, body: SearchBody) -> Plan:
@@ -126,9 +126,9 @@ class Searcher:
             if wanted not in definition.fields:
                 known = ", ".join(definition.fields)
                 raise InvalidRequest("unknown_field", f"no field {wanted!r}; there are {known}", "output_fields")
-        space = self._view.space(collection.active.space)
+        space = self._view.space(collection.complete.space)
         return Plan(
-            body, collection, space, collection.target(collection.active, space.dimension),
+            body, collection, space, collection.target(collection.complete, space.dimension),
             check_tenant(definition, body.tenant), filters.parse(definition, body.filter), offset,
         )  # fmt: skip
 
@@ -265,7 +265,7 @@ class Searcher:
         return best
 
     def _explain(self, plan: Plan, answer: dict[str, Any]) -> dict[str, Any]:
-        generation = plan.collection.active
+        generation = plan.collection.complete
         return {
             "collection_uid": plan.collection.uid,
             "generation": generation.number,

@@ -48,7 +48,7 @@ class MediaReference(_message.Message):
     def __init__(self, field: _Optional[str] = ..., uri: _Optional[str] = ..., media_type: _Optional[str] = ..., content_sha256: _Optional[str] = ...) -> None: ...
 
 class ChangeEvent(_message.Message):
-    __slots__ = ("collection", "collection_uid", "tenant", "id", "operation", "version", "fields_json", "media", "accepted_at_us", "source")
+    __slots__ = ("collection", "collection_uid", "tenant", "id", "operation", "version", "fields_json", "media", "accepted_at_us", "source", "origin", "backfill_generation")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_UID_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +59,8 @@ class ChangeEvent(_message.Message):
     MEDIA_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_AT_US_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    BACKFILL_GENERATION_FIELD_NUMBER: _ClassVar[int]
     collection: str
     collection_uid: str
     tenant: str
@@ -69,7 +71,9 @@ class ChangeEvent(_message.Message):
     media: _containers.RepeatedCompositeFieldContainer[MediaReference]
     accepted_at_us: int
     source: str
-    def __init__(self, collection: _Optional[str] = ..., collection_uid: _Optional[str] = ..., tenant: _Optional[str] = ..., id: _Optional[str] = ..., operation: _Optional[_Union[Operation, str]] = ..., version: _Optional[int] = ..., fields_json: _Optional[bytes] = ..., media: _Optional[_Iterable[_Union[MediaReference, _Mapping]]] = ..., accepted_at_us: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
+    origin: Position
+    backfill_generation: int
+    def __init__(self, collection: _Optional[str] = ..., collection_uid: _Optional[str] = ..., tenant: _Optional[str] = ..., id: _Optional[str] = ..., operation: _Optional[_Union[Operation, str]] = ..., version: _Optional[int] = ..., fields_json: _Optional[bytes] = ..., media: _Optional[_Iterable[_Union[MediaReference, _Mapping]]] = ..., accepted_at_us: _Optional[int] = ..., source: _Optional[str] = ..., origin: _Optional[_Union[Position, _Mapping]] = ..., backfill_generation: _Optional[int] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("ordinal", "text")
@@ -80,21 +84,23 @@ class Chunk(_message.Message):
     def __init__(self, ordinal: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
 
 class NamedVectors(_message.Message):
-    __slots__ = ("name", "space", "generation", "dimension", "values")
+    __slots__ = ("name", "space", "generation", "dimension", "values", "chunks")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SPACE_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     DIMENSION_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
     name: str
     space: str
     generation: int
     dimension: int
     values: bytes
-    def __init__(self, name: _Optional[str] = ..., space: _Optional[str] = ..., generation: _Optional[int] = ..., dimension: _Optional[int] = ..., values: _Optional[bytes] = ...) -> None: ...
+    chunks: _containers.RepeatedCompositeFieldContainer[Chunk]
+    def __init__(self, name: _Optional[str] = ..., space: _Optional[str] = ..., generation: _Optional[int] = ..., dimension: _Optional[int] = ..., values: _Optional[bytes] = ..., chunks: _Optional[_Iterable[_Union[Chunk, _Mapping]]] = ...) -> None: ...
 
 class VectorRecord(_message.Message):
-    __slots__ = ("position", "collection", "collection_uid", "tenant", "id", "operation", "version", "fields_json", "media", "chunks", "vectors", "accepted_at_us", "read_at_us", "encoded_at_us", "source", "rejected_reason", "rejected_detail")
+    __slots__ = ("position", "collection", "collection_uid", "tenant", "id", "operation", "version", "fields_json", "media", "chunks", "vectors", "accepted_at_us", "read_at_us", "encoded_at_us", "source", "rejected_reason", "rejected_detail", "backfill_generation")
     POSITION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_UID_FIELD_NUMBER: _ClassVar[int]
@@ -112,6 +118,7 @@ class VectorRecord(_message.Message):
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     REJECTED_REASON_FIELD_NUMBER: _ClassVar[int]
     REJECTED_DETAIL_FIELD_NUMBER: _ClassVar[int]
+    BACKFILL_GENERATION_FIELD_NUMBER: _ClassVar[int]
     position: Position
     collection: str
     collection_uid: str
@@ -129,7 +136,8 @@ class VectorRecord(_message.Message):
     source: str
     rejected_reason: str
     rejected_detail: str
-    def __init__(self, position: _Optional[_Union[Position, _Mapping]] = ..., collection: _Optional[str] = ..., collection_uid: _Optional[str] = ..., tenant: _Optional[str] = ..., id: _Optional[str] = ..., operation: _Optional[_Union[Operation, str]] = ..., version: _Optional[int] = ..., fields_json: _Optional[bytes] = ..., media: _Optional[_Iterable[_Union[MediaReference, _Mapping]]] = ..., chunks: _Optional[_Iterable[_Union[Chunk, _Mapping]]] = ..., vectors: _Optional[_Iterable[_Union[NamedVectors, _Mapping]]] = ..., accepted_at_us: _Optional[int] = ..., read_at_us: _Optional[int] = ..., encoded_at_us: _Optional[int] = ..., source: _Optional[str] = ..., rejected_reason: _Optional[str] = ..., rejected_detail: _Optional[str] = ...) -> None: ...
+    backfill_generation: int
+    def __init__(self, position: _Optional[_Union[Position, _Mapping]] = ..., collection: _Optional[str] = ..., collection_uid: _Optional[str] = ..., tenant: _Optional[str] = ..., id: _Optional[str] = ..., operation: _Optional[_Union[Operation, str]] = ..., version: _Optional[int] = ..., fields_json: _Optional[bytes] = ..., media: _Optional[_Iterable[_Union[MediaReference, _Mapping]]] = ..., chunks: _Optional[_Iterable[_Union[Chunk, _Mapping]]] = ..., vectors: _Optional[_Iterable[_Union[NamedVectors, _Mapping]]] = ..., accepted_at_us: _Optional[int] = ..., read_at_us: _Optional[int] = ..., encoded_at_us: _Optional[int] = ..., source: _Optional[str] = ..., rejected_reason: _Optional[str] = ..., rejected_detail: _Optional[str] = ..., backfill_generation: _Optional[int] = ...) -> None: ...
 
 class Receipt(_message.Message):
     __slots__ = ("position", "collection", "tenant", "id", "operation", "version", "outcome", "reason", "detail", "superseded_by", "chunks", "accepted_at_us", "read_at_us", "encoded_at_us", "written_at_us", "searchable_at_us")
@@ -204,3 +212,19 @@ class DeadLetter(_message.Message):
     service: str
     failed_at_us: int
     def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ..., key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., headers: _Optional[_Iterable[_Union[Header, _Mapping]]] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., service: _Optional[str] = ..., failed_at_us: _Optional[int] = ...) -> None: ...
+
+class SearchedQuery(_message.Message):
+    __slots__ = ("collection", "collection_uid", "tenant", "text", "searched_at_us", "hits")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_UID_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    SEARCHED_AT_US_FIELD_NUMBER: _ClassVar[int]
+    HITS_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    collection_uid: str
+    tenant: str
+    text: str
+    searched_at_us: int
+    hits: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, collection: _Optional[str] = ..., collection_uid: _Optional[str] = ..., tenant: _Optional[str] = ..., text: _Optional[str] = ..., searched_at_us: _Optional[int] = ..., hits: _Optional[_Iterable[str]] = ...) -> None: ...
