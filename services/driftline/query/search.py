@@ -1,10 +1,10 @@
-"""Answering a search: encode, search the collection's store, group chunks to documents."""
+"""Answering a search: what is asked for, what the caches hold, and the page of the answer."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,14 @@ from driftline.core.errors import InvalidRecord, InvalidRequest, NotFound, Unava
 from driftline.core.ports import Cache, Embedder, VectorStore
 from driftline.core.receipts import ReceiptTail
 from driftline.core.records import (
+    Carry,
     ChunkHit,
+    Leg,
     Matrix,
     Position,
     Space,
     StoredDocument,
     StoreTarget,
-    VectorQuery,
     document_key,
 )
 from driftline.query import request as requests
@@ -31,6 +32,7 @@ from driftline.query.fills import Fills
 from driftline.query.request import SearchBody
 from driftline.query.settings import QuerySection
 from driftline.retrieval import filters
+from driftline.retrieval.generations import Found, GenerationSearch, Wanted
 
 _LONGEST_KEY = 512  # characters of a Redis key; a longer query is encoded each time
 
@@ -41,8 +43,6 @@ class Plan:
 
     body: SearchBody
     collection: Collection
-    space: Space
-    target: StoreTarget
     tenant: str
     filter: filters.Filter | None
     offset: int
@@ -52,13 +52,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Remembered:
-    """What the cache holds for a search. An empty key: not to be cached."""
+    """What the cache holds for a search. An empty key: not to be cached. Queries are by space."""
 
     result_key: str
-    query_key: str
+    query_keys: Mapping[str, str]
     epoch: str
     result: bytes | None
-    query: bytes | None
+    queries: Mapping[str, bytes | None]
 
 
 class Searcher:
@@ -80,6 +80,7 @@ class Searcher:
         self._tail = tail
         self._settings = settings
         self._fills = Fills(cache)
+        self._generations = GenerationSearch(view, store)
 
     def search(self, collection: str, body: SearchBody) -> dict[str, Any]:
         """Raises InvalidRequest, NotFound and Unavailable."""
@@ -126,11 +127,9 @@ class Searcher:
             if wanted not in definition.fields:
                 known = ", ".join(definition.fields)
                 raise InvalidRequest("unknown_field", f"no field {wanted!r}; there are {known}", "output_fields")
-        space = self._view.space(collection.complete.space)
         return Plan(
-            body, collection, space, collection.target(collection.complete, space.dimension),
-            check_tenant(definition, body.tenant), filters.parse(definition, body.filter), offset,
-        )  # fmt: skip
+            body, collection, check_tenant(definition, body.tenant), filters.parse(definition, body.filter), offset
+        )
 
     def _wait(self, body: SearchBody) -> None:
         """Read your own write: return when the token's event is indexed."""
@@ -154,20 +153,30 @@ class Searcher:
         if Redis lost the count and the receipts are late, both within the same moment.
         """
         name = plan.collection.name
-        result_key = query_key = ""
+        result_key = ""
         if self._settings.result_ttl_seconds and not plan.body.explain:
             result_key = f"r:{plan.collection.uid}:{requests.digest(plan.body)}:{plan.offset}"
-        if plan.body.text is not None:
-            query_key = f"q:{plan.space.fingerprint}:{plan.space.query_prefix}{plan.body.text}"
-            query_key = query_key if len(query_key) <= _LONGEST_KEY else ""
-        wanted = [key for key in (result_key and f"epoch:{name}", result_key, query_key) if key]
+        query_keys = self._query_keys(plan)
+        wanted = [key for key in (result_key and f"epoch:{name}", result_key, *query_keys.values()) if key]
         found = dict(zip(wanted, self._cache.get_many(wanted), strict=True))
         shared, local = found.get(f"epoch:{name}"), self._tail.epoch(name)
         if shared is None and not local:
             result_key = ""
+        route = ";".join(f"{leg.generation}.{leg.carry}.{leg.compensation}" for leg in plan.collection.routes)
         return _Remembered(
-            result_key, query_key, f"{(shared or b'').decode()};{local}", found.get(result_key), found.get(query_key)
-        )
+            result_key, query_keys, f"{(shared or b'').decode()};{local};{route}", found.get(result_key),
+            {space: found.get(key) for space, key in query_keys.items()},
+        )  # fmt: skip
+
+    def _query_keys(self, plan: Plan) -> dict[str, str]:
+        """Where the embeddings of a query text are cached, by space: of every space that has a live generation."""
+        keys: dict[str, str] = {}
+        for generation in plan.collection.generations if plan.body.text is not None else ():
+            space = self._view.space(generation.space)
+            key = f"q:{space.fingerprint}:{space.query_prefix}{plan.body.text}"
+            if len(key) <= _LONGEST_KEY:
+                keys[space.fingerprint] = key
+        return keys
 
     @staticmethod
     def _cached(remembered: _Remembered) -> dict[str, Any] | None:
@@ -182,9 +191,7 @@ class Searcher:
 
     def _answer(self, plan: Plan, remembered: _Remembered) -> dict[str, Any]:
         body = plan.body
-        vector, exclude = self._vector(plan, remembered)
-        needed = plan.offset + body.limit + 1
-        found = self._documents(plan, vector, exclude, needed)
+        found = self._find(plan, remembered)
         if body.min_score is not None:
             found = [hit for hit in found if hit.score >= body.min_score]
         page = found[plan.offset : plan.offset + body.limit]
@@ -194,26 +201,56 @@ class Searcher:
             answer["next_cursor"] = requests.make_cursor(body, plan.offset + body.limit)
         return answer
 
-    def _vector(self, plan: Plan, remembered: _Remembered) -> tuple[Matrix, str]:
-        """The query vector, float32 (1, dimension), and the key of the document to leave out."""
-        body = plan.body
+    def _find(self, plan: Plan, remembered: _Remembered) -> list[ChunkHit]:
+        body, collection = plan.body, plan.collection
+        wanted = Wanted(
+            plan.offset + body.limit + 1, plan.tenant if collection.definition.tenancy else None, plan.filter,
+            with_fields=body.output_fields != [],
+        )  # fmt: skip
         if body.text is not None:
-            begun = time.perf_counter()
-            vector = self._embed(plan.space, body.text, remembered)
-            plan.seconds["encode"] = time.perf_counter() - begun
-            metrics.SEARCH_SECONDS.labels("encode").observe(plan.seconds["encode"])
-            return vector, ""
-        if body.vector is not None:
-            return _given_vector(body.vector, plan.space), ""
-        assert body.document is not None
-        stored = self._stored(plan.collection, plan.target, plan.tenant, body.document, with_vectors=True)
+            text = body.text
+            found = self._generations.search(
+                collection, collection.routes, lambda space: self._embed(space, text, remembered), wanted
+            )
+            metrics.SEARCH_SECONDS.labels("encode").observe(found.seconds["encode"])
+        elif body.vector is not None:
+            found = self._by_vector(collection, body.vector, wanted)
+        else:
+            assert body.document is not None
+            found = self._like_document(plan, body.document, wanted)
+        metrics.SEARCH_SECONDS.labels("store").observe(found.seconds["store"])
+        plan.seconds |= found.seconds
+        plan.notes |= {"chunks_read": found.chunks_read, "legs": found.legs}
+        return found.hits
+
+    def _by_vector(self, collection: Collection, given: requests.VectorInput, wanted: Wanted) -> Found:
+        """A vector of the newest space is carried to the older generations; one of an older live space, or of no
+        named one, searches the generation that holds every document."""
+        newest, complete = self._view.space(collection.newest.space), self._view.space(collection.complete.space)
+        if given.space == newest.fingerprint != complete.fingerprint:
+            legs = tuple(
+                replace(leg, carry=Carry.MAPPED) if leg.compensation else leg for leg in collection.routes
+            )  # fmt: skip
+            vector = _given_vector(given, newest)
+            return self._generations.search(collection, legs, lambda _: vector, wanted)
+        vector = _given_vector(given, complete)
+        return self._generations.search(collection, (Leg(collection.complete.number),), lambda _: vector, wanted)
+
+    def _like_document(self, plan: Plan, document: str, wanted: Wanted) -> Found:
+        """More like a stored document, among the generation that holds every document."""
+        complete = plan.collection.complete
+        space = self._view.space(complete.space)
+        target = plan.collection.target(complete, space.dimension)
+        stored = self._stored(plan.collection, target, plan.tenant, document, with_vectors=True)
         mean = stored.vectors.mean(axis=0, keepdims=True)
-        if plan.space.normalized:
+        if space.normalized:
             mean = mean / max(float(np.linalg.norm(mean)), 1e-12)
-        return mean.astype(np.float32), stored.key
+        vector = mean.astype(np.float32)
+        wanted = replace(wanted, exclude_key=stored.key)
+        return self._generations.search(plan.collection, (Leg(complete.number),), lambda _: vector, wanted)
 
     def _embed(self, space: Space, text: str, remembered: _Remembered) -> Matrix:
-        found = remembered.query
+        found = remembered.queries.get(space.fingerprint)
         metrics.CACHE_REQUESTS.labels("query", "miss" if found is None else "hit").inc()
         if found is not None and len(found) == 4 * space.dimension:
             return np.frombuffer(found, dtype=np.float32).reshape(1, -1)
@@ -222,8 +259,8 @@ class Searcher:
             raise InvalidRequest(result.reason, result.detail, "text")
         if isinstance(result, Exception):
             raise result
-        if remembered.query_key:
-            self._fills.put(remembered.query_key, result.tobytes(), self._settings.embedding_ttl_seconds)
+        if key := remembered.query_keys.get(space.fingerprint):
+            self._fills.put(key, result.tobytes(), self._settings.embedding_ttl_seconds)
         return result
 
     def _stored(
@@ -244,51 +281,18 @@ class Searcher:
             )
         return found[0]
 
-    def _documents(self, plan: Plan, vector: Matrix, exclude: str, needed: int) -> list[ChunkHit]:
-        """The best chunk of each document, best first; searches deeper while chunks of few documents crowd."""
-        whole = plan.collection.definition.embedding.chunking.mode == "whole"
-        limit = needed if whole else min(16_000, needed * 3)
-        begun = time.perf_counter()
-        while True:
-            query = VectorQuery(
-                vector, limit, plan.tenant if plan.collection.definition.tenancy else None, plan.filter,
-                visible_from=False, with_fields=plan.body.output_fields != [], exclude_key=exclude,
-            )  # fmt: skip
-            (chunks,) = self._store.search(plan.target, query)
-            best = group(chunks)
-            if len(best) >= needed or len(chunks) < limit or limit >= 16_000:
-                break
-            limit = min(16_000, limit * 4)
-        plan.seconds["store"] = time.perf_counter() - begun
-        plan.notes["chunks_read"] = len(chunks)
-        metrics.SEARCH_SECONDS.labels("store").observe(plan.seconds["store"])
-        return best
-
     def _explain(self, plan: Plan, answer: dict[str, Any]) -> dict[str, Any]:
-        generation = plan.collection.complete
+        space = self._view.space(plan.collection.newest.space)
         return {
             "collection_uid": plan.collection.uid,
-            "generation": generation.number,
-            "space": plan.space.fingerprint,
-            "encoder": f"{plan.space.encoder}@{plan.space.encoder_version}",
+            "generation": plan.collection.newest.number,
+            "space": space.fingerprint,
+            "encoder": f"{space.encoder}@{space.encoder_version}",
             "metric": plan.collection.definition.metric,
-            "store": generation.store,
             "cached": answer["cached"],
             "milliseconds": {part: round(s * 1000, 3) for part, s in plan.seconds.items()},
             **plan.notes,
         }
-
-
-def group(chunks: Sequence[ChunkHit]) -> list[ChunkHit]:
-    """The best chunk of each document, in order. Of two versions of a document only the newer one counts."""
-    newest: dict[str, int] = {}
-    for hit in chunks:
-        newest[hit.key] = max(hit.version, newest.get(hit.key, hit.version))
-    best: dict[str, ChunkHit] = {}
-    for hit in chunks:
-        if hit.version == newest[hit.key]:
-            best.setdefault(hit.key, hit)
-    return sorted(best.values(), key=lambda hit: (-hit.score, hit.key))
 
 
 def _given_vector(given: requests.VectorInput, space: Space) -> Matrix:
