@@ -16,6 +16,7 @@ from driftline.cli import (
     search,
     settings,
     topics,
+    upgrade,
     verify,
 )
 
@@ -31,6 +32,7 @@ local.register(app)
 app.add_typer(collections.app, name="collections")
 app.add_typer(models.app, name="models")
 app.add_typer(topics.app, name="topics")
+app.add_typer(upgrade.app, name="upgrade")
 app.command("load")(load.load)
 app.command("search")(search.search)
 app.add_typer(documents.app, name="document")

@@ -16,17 +16,19 @@ def kinds() -> dict[str, type[ServiceSettings]]:
     from driftline.index.settings import IndexSettings
     from driftline.ingest.settings import IngestSettings
     from driftline.query.settings import QuerySettings
+    from driftline.upgrade.settings import UpgradeSettings
 
     return {
         "ingest": IngestSettings,
         "encode": EncodeSettings,
         "index": IndexSettings,
         "query": QuerySettings,
+        "upgrade": UpgradeSettings,
     }
 
 
 def settings(
-    service: Annotated[str, typer.Argument(help="ingest, encode, index or query")],
+    service: Annotated[str, typer.Argument(help="ingest, encode, index, query or upgrade")],
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Print the effective settings of a service with their environment variables; secrets are only named files."""

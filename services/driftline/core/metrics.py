@@ -65,3 +65,16 @@ CHUNKS = _histogram("document_chunks", "Chunks per document.", buckets=(1, 2, 3,
 SEARCHES = _counter("searches_total", "Searches answered, by collection and kind of query.", "collection", "kind")
 SEARCH_SECONDS = _histogram("search_seconds", "Time of a search, by part: encode, store, total.", "part")
 HTTP_REQUESTS = _counter("http_requests_total", "HTTP requests, by route and status.", "route", "status")
+
+UPGRADE_PHASE = _gauge("upgrade_phase", "1 for the phase that a collection's upgrade is in.", "collection", "phase")
+UPGRADE_FRACTION = _gauge("upgrade_fraction", "Share of the documents that the new generation holds.", "collection")
+UPGRADE_FALLBACK = _gauge(
+    "upgrade_fallback", "1 while the status quo is served although an upgrade goes on.", "collection"
+)
+UPGRADE_QUALITY = _gauge(
+    "upgrade_quality", "nDCG@10 of the shadow queries, by what answers (served, status_quo).", "collection", "route"
+)
+UPGRADE_DIFFERENCE = _gauge(
+    "upgrade_difference", "Served minus status quo on the shadow queries: mean, low and high of the 95 % interval.",
+    "collection", "bound",
+)  # fmt: skip

@@ -144,6 +144,10 @@ class Runner(Generic[In]):
         self._stopping = threading.Event()
         self._beat = time.monotonic()
 
+    def busy(self) -> bool:
+        """Whether records wait or are being processed. May be asked from any thread."""
+        return bool(self._in_flight or self._buffer)
+
     def stop(self) -> None:
         """Finish what is in flight, commit it, and return from `run`."""
         self._stopping.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -44,6 +45,28 @@ def on_signals(handle: Callable[[], None]) -> None:
 
     signal.signal(signal.SIGTERM, handler)
     signal.signal(signal.SIGINT, handler)
+
+
+def run_beside(name: str, runner: Runner[Any], close: Callable[[], None]) -> Callable[[], None]:
+    """Run a second loop on a thread; a bug there ends the whole service. Returns what stops it and calls `close`."""
+
+    def run() -> None:
+        try:
+            runner.run()
+        except Exception:
+            log.exception("stopping: a bug", extra={"loop": name})
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            close()
+
+    thread = threading.Thread(target=run, name=name)
+    thread.start()
+
+    def stop() -> None:
+        runner.stop()
+        thread.join()
+
+    return stop
 
 
 def run_stage(service: str, host: str, port: int, health: Health, runner: Runner[Any]) -> int:

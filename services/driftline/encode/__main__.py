@@ -12,7 +12,8 @@ from driftline.core.control import ControlFollower, ControlView
 from driftline.core.health import Health
 from driftline.core.runner import Runner
 from driftline.core.settings import load
-from driftline.core.topics import CHANGES
+from driftline.core.topics import BACKFILL, CHANGES
+from driftline.encode.lane import YieldingStage
 from driftline.encode.settings import EncodeSettings
 from driftline.encode.stage import Change, EncodeStage, decode
 
@@ -33,7 +34,16 @@ def main() -> int:
         settings=settings.runner, health=health, process_workers=settings.runner.max_in_flight,
     )  # fmt: skip
     subscriber.subscribe(runner)
+    lane_subscriber = KafkaSubscriber(settings.kafka, settings.encode.backfill_group, [BACKFILL.name])
+    lane: Runner[Change] = Runner(
+        service="encode", subscriber=lane_subscriber, publisher=publisher,
+        stage=YieldingStage(stage, runner.busy, settings.encode.backfill_patience_seconds), decode=decode,
+        settings=settings.backfill, health=health, process_workers=settings.backfill.max_in_flight,
+    )  # fmt: skip
+    lane_subscriber.subscribe(lane)
+    stop_lane = service.run_beside("backfill", lane, lane_subscriber.close)
     code = service.run_stage("encode", settings.telemetry.metrics_host, settings.telemetry.metrics_port, health, runner)
+    stop_lane()
     subscriber.close()
     publisher.close()
     follower.close()

@@ -12,6 +12,10 @@ class EncodeSection(Section):
     request_texts: int = Field(
         32, ge=1, le=1_024, description="texts per Triton request; at most the model's max batch"
     )
+    backfill_group: str = Field("driftline-encode-backfill", description="consumer group of the backfill lane")
+    backfill_patience_seconds: float = Field(
+        20.0, ge=0, le=600, description="longest time a batch of backfills waits for fresh changes to pause"
+    )
     cache_ttl_seconds: int = Field(7 * 86_400, ge=1, description="how long an embedding stays in Redis")
 
 
@@ -20,4 +24,6 @@ class EncodeSettings(ServiceSettings):
     redis: RedisSettings = RedisSettings()
     # Batches of some seconds of encoding, two in flight: Triton never waits for the next poll.
     runner: RunnerSettings = RunnerSettings(batch_records=256, batch_age_seconds=0.01, max_in_flight=2)
+    # Small batches: what a fresh change waits for at most is one of them.
+    backfill: RunnerSettings = RunnerSettings(batch_records=32, batch_age_seconds=0.05, max_in_flight=2)
     encode: EncodeSection = EncodeSection()

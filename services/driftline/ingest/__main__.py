@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -124,23 +122,7 @@ def _start_sources(
     )  # fmt: skip
     subscriber.subscribe(runner)
 
-    def run() -> None:
-        try:
-            runner.run()
-        except Exception:
-            log.exception("stopping: a source failed")
-            os.kill(os.getpid(), signal.SIGTERM)
-        finally:
-            subscriber.close()
-
-    thread = threading.Thread(target=run, name="sources")
-    thread.start()
-
-    def stop() -> None:
-        runner.stop()
-        thread.join()
-
-    return stop
+    return service.run_beside("sources", runner, subscriber.close)
 
 
 def _register_sources(settings: IngestSettings, plain: Any, sources: list[Source], publisher: KafkaPublisher) -> None:

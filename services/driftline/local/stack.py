@@ -15,7 +15,7 @@ from typing import Any
 from driftline.local import models, servers
 from driftline.local.processes import Process, StartError, again, free_port, start, stop, wait_until
 
-SERVICES = ("ingest", "encode", "index", "query")
+SERVICES = ("ingest", "encode", "index", "query", "upgrade")
 Report = Callable[[str], None]
 
 
@@ -190,14 +190,15 @@ class Stack:
     def start_service(self, service: str, number: int = 1) -> Process:
         """Start one replica of a service; it may not be ready yet."""
         name = service if number == 1 else f"{service}-{number}"
-        ports = {"http": free_port({"ingest": 8080, "query": 8081}.get(service, 0) if number == 1 else 0)}
+        ports = {
+            "http": free_port({"ingest": 8080, "query": 8081, "upgrade": 8082}.get(service, 0) if number == 1 else 0)
+        }
         env = {**self.env, "DRIFTLINE_TELEMETRY__METRICS_PORT": str(ports["http"])}
+        if service in ("ingest", "query", "upgrade"):
+            env["DRIFTLINE_HTTP__PORT"] = str(ports["http"])
         if service in ("ingest", "query"):
             ports["grpc"] = free_port()
-            env |= {
-                "DRIFTLINE_HTTP__PORT": str(ports["http"]),
-                "DRIFTLINE_HTTP__GRPC_PORT": str(ports["grpc"]),
-            }
+            env["DRIFTLINE_HTTP__GRPC_PORT"] = str(ports["grpc"])
         command = [sys.executable, "-m", f"driftline.{service}"]
         process = start(name, command, self.home / f"logs/{name}.log", ports, env)
         self.addresses[name] = f"http://127.0.0.1:{ports['http']}"

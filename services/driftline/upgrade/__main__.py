@@ -1,0 +1,71 @@
+"""Run the upgrade service: settings -> adapters -> loop and server -> run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+
+from driftline.adapters.kafka import KafkaLogReader, KafkaPublisher, KafkaSubscriber
+from driftline.adapters.milvus import MilvusStore
+from driftline.adapters.triton import TritonEmbedder
+from driftline.core import service
+from driftline.core.control import ControlFollower, ControlView, ControlWriter
+from driftline.core.health import Health
+from driftline.core.settings import load
+from driftline.core.topics import CONTROL
+from driftline.upgrade.controller import Controller
+from driftline.upgrade.leader import Leader
+from driftline.upgrade.server import create_app
+from driftline.upgrade.settings import UpgradeSettings
+from driftline.web.auth import Keys
+from driftline.web.serve import serve_http, watch
+
+log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    settings = load(UpgradeSettings)
+    service.begin("upgrade", settings)
+    keys = Keys(settings.auth)
+    health = Health()
+    health.not_ready("assignment", "the group has not answered yet")
+    view = ControlView()
+    follower = ControlFollower(KafkaLogReader(settings.kafka, fetch_wait_ms=500), view)
+    service.patiently(follower.start, "kafka", threading.Event())
+    publisher = KafkaPublisher(settings.kafka)
+    embedder = TritonEmbedder(settings.triton)
+    store = MilvusStore(settings.milvus)
+    subscriber = KafkaSubscriber(settings.kafka, settings.upgrade.group, [CONTROL.name])
+    leader = Leader(subscriber, health)
+    subscriber.subscribe(leader)
+    leader.start()
+    controller = Controller(
+        view, ControlWriter(publisher, follower), embedder, store, publisher, settings.milvus.prefix,
+        settings.upgrade, leader.leading,
+    )  # fmt: skip
+    watch(health, {"triton": embedder.ping, "milvus": store.ping})
+    stop = threading.Event()
+
+    def loop() -> None:
+        try:
+            while not stop.wait(settings.upgrade.tick_seconds):
+                controller.tick()
+        except Exception:
+            log.exception("stopping: a bug in the control loop")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=loop, name="upgrades", daemon=True)
+    thread.start()
+    serve_http(create_app(settings, keys, health, controller), settings.http)
+    stop.set()
+    thread.join(10)
+    leader.close()
+    publisher.close()
+    follower.close()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,420 @@
+"""The control loop of model changes: one step after the other, each of which can be done twice.
+
+The state of an upgrade is a record of the control topic, and what it demands of the collection follows from it
+(`state.wanted`). A step writes the state first and brings the collection in line afterwards; after a crash between
+the two the next tick does the second half.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from driftline.core import metrics
+from driftline.core.collections import Collection
+from driftline.core.control import (
+    ControlView,
+    ControlWriter,
+    collection_record,
+    compensation_records,
+    forget_compensation,
+    space_record,
+    store_name,
+    upgrade_record,
+)
+from driftline.core.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from driftline.core.ports import Embedder, Publisher, VectorStore
+from driftline.core.records import Clock, Leg, Space, StoreTarget, now_us
+from driftline.drift.quality import paired
+from driftline.drift.stored import identity_of
+from driftline.retrieval.generations import GenerationSearch
+from driftline.upgrade.backfill import Backfill
+from driftline.upgrade.quality import Judge
+from driftline.upgrade.sample import TooFew, build, choose_documents, fetch, fit_compensation
+from driftline.upgrade.settings import UpgradeSection
+from driftline.upgrade.state import Estimate, Phase, UpgradeState, planned_route, read_state, route, wanted
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Live:
+    """What the loop keeps in memory of a running upgrade; all of it can be lost."""
+
+    backfill: Backfill | None = None
+    judged_us: int = 0
+    checked_us: int = 0
+
+
+class Controller:
+    """Commands come from any thread; `tick` from one. Only the leader does either."""
+
+    def __init__(
+        self,
+        view: ControlView,
+        writer: ControlWriter,
+        embedder: Embedder,
+        store: VectorStore,
+        publisher: Publisher,
+        store_prefix: str,
+        settings: UpgradeSection,
+        leading: Callable[[], bool],
+        clock: Clock = now_us,
+    ) -> None:
+        self._view = view
+        self._writer = writer
+        self._embedder = embedder
+        self._store = store
+        self._publisher = publisher
+        self._prefix = store_prefix
+        self._settings = settings
+        self._leading = leading
+        self._clock = clock
+        self._search = GenerationSearch(view, store)
+        self._judge = Judge(self._search, embedder)
+        self._lock = threading.RLock()
+        self._live: dict[str, _Live] = {}
+
+    # Reading
+
+    def states(self) -> list[UpgradeState]:
+        """The last upgrade of every collection that is there."""
+        found = []
+        for record in self._view.upgrades():
+            try:
+                state = read_state(record)
+            except ValueError as error:
+                log.error("unreadable upgrade state", extra={"collection": record.collection, "error": str(error)})
+                continue
+            if self._collection(state) is not None:
+                found.append(state)
+        return sorted(found, key=lambda s: s.collection)
+
+    def state(self, collection: str) -> UpgradeState:
+        """Raises NotFound."""
+        uid = self._view.collection(collection).uid
+        for state in self.states():
+            if state.collection_uid == uid:
+                return state
+        raise NotFound("no_upgrade", f"collection {collection!r} has never been upgraded", "collection")
+
+    def _collection(self, state: UpgradeState) -> Collection | None:
+        try:
+            found = self._view.collection(state.collection)
+        except NotFound:
+            return None
+        return found if found.uid == state.collection_uid else None
+
+    # Commands
+
+    def start(self, name: str, encoder: str, options: dict[str, Any]) -> UpgradeState:
+        """Admit an upgrade, or raise with the reason: NotFound, InvalidRequest, Conflict, Unavailable."""
+        with self._lock:
+            self._must_lead()
+            collection = self._view.collection(name)
+            running = next((s for s in self.states() if s.collection_uid == collection.uid and not s.ended), None)
+            if running is not None:
+                raise Conflict(
+                    "upgrade_running", f"{name!r} is being upgraded to {running.encoder!r} ({running.phase}): "
+                    "finish it or roll it back first",
+                )  # fmt: skip
+            space = self._admitted(collection, encoder)
+            number = collection.unused_number
+            state = UpgradeState(
+                id=secrets.token_hex(8),
+                collection=collection.name,
+                collection_uid=collection.uid,
+                phase="registered",
+                encoder=encoder,
+                old=collection.complete.number,
+                new=number,
+                new_space=space.fingerprint,
+                store=store_name(self._prefix, collection.name, collection.uid, number),
+                margin=options.get("margin", self._settings.margin),
+                pairs=options.get("pairs", self._settings.pairs),
+                per_second=options.get("per_second", self._settings.per_second),
+                entered_us={"registered": self._clock()},
+            )
+            self._writer.write([space_record(space), upgrade_record(state.record())])
+            self._bring_in_line(state)
+            return state
+
+    def _admitted(self, collection: Collection, encoder: str) -> Space:
+        """The new model's space, after the gates."""
+        try:
+            space = self._embedder.describe(encoder)
+        except Unavailable as error:
+            if any(words in error.detail for words in ("not loaded", "not found", "unknown model")):
+                raise InvalidRequest("unknown_encoder", error.detail, "encoder") from error
+            raise
+        if any(g.space == space.fingerprint for g in collection.generations):
+            raise Conflict(
+                "same_space", f"{collection.name!r} is embedded by {encoder!r} already ({space.fingerprint})"
+            )
+        if collection.definition.metric == "cosine" and not space.normalized:
+            raise InvalidRequest("metric_mismatch", "the encoder does not normalise its vectors", "encoder")
+        (answer,) = self._embedder.embed(encoder, space.fingerprint, [[space.document_prefix + "a first text"]])
+        if isinstance(answer, Unavailable):
+            raise answer
+        if isinstance(answer, Exception):
+            raise InvalidRequest("encoder_fails", f"the encoder does not encode: {answer}", "encoder")
+        return space
+
+    def pause(self, name: str, paused: bool) -> UpgradeState:
+        return self._command(name, lambda state: state.model_copy(update={"paused": paused}))
+
+    def rollback(self, name: str) -> UpgradeState:
+        """Back to the older generation, at once: it has every document."""
+        return self._command(name, lambda state: state.into("rolled_back", self._clock(), reason="asked for"))
+
+    def finish(self, name: str) -> UpgradeState:
+        """Give up the older generation. Raises Conflict unless the upgrade is complete and good enough."""
+
+        def end(state: UpgradeState) -> UpgradeState:
+            if state.phase != "complete":
+                raise Conflict("not_complete", f"the upgrade is {state.phase}: only a complete one can be finished")
+            if state.fallback:
+                raise Conflict("fallback", f"the status quo is served: {state.fallback}")
+            return state.into("finished", self._clock())
+
+        return self._command(name, end)
+
+    def _command(self, name: str, change: Callable[[UpgradeState], UpgradeState]) -> UpgradeState:
+        with self._lock:
+            self._must_lead()
+            state = self.state(name)
+            if state.ended:
+                raise Conflict("no_upgrade", f"no upgrade of {name!r} is running: the last one is {state.phase}")
+            changed = change(state)
+            self._save(changed)
+            return changed
+
+    def _must_lead(self) -> None:
+        if not self._leading():
+            raise Unavailable("upgrade", "this replica does not lead; another one does, or will in a moment")
+
+    # Writing
+
+    def _save(self, state: UpgradeState) -> None:
+        """Write the state, then what it demands of the collection."""
+        self._writer.write([upgrade_record(state.record())])
+        self._bring_in_line(state)
+        self._measure(state)
+
+    def _bring_in_line(self, state: UpgradeState) -> None:
+        collection = self._collection(state)
+        if collection is None:
+            return
+        demanded = wanted(state, collection)
+        if demanded != collection:
+            self._writer.write([collection_record(demanded)])
+            log.info(
+                "collection changed",
+                extra={"collection": state.collection, "phase": state.phase, "route": str(demanded.routes)},
+            )
+        if state.ended and state.compensation:
+            try:
+                content = self._view.compensation(state.compensation)
+            except Unavailable:
+                return
+            self._publisher.publish(forget_compensation(state.compensation, content))
+
+    def _advance(self, known: UpgradeState, changed: UpgradeState) -> UpgradeState:
+        """Save a step's result, unless a command was faster. Returns the state that holds."""
+        with self._lock:
+            current = self.state(known.collection)
+            if current.id != known.id or current.phase != known.phase or not self._leading():
+                return current
+            changed = changed.model_copy(update={"paused": current.paused})
+            self._save(changed)
+            return changed
+
+    # The loop
+
+    def tick(self) -> None:
+        """One step of every running upgrade. What is unavailable is tried again with the next tick."""
+        if not self._leading():
+            self._live.clear()
+            return
+        for state in self.states():
+            try:
+                with self._lock:
+                    self._bring_in_line(self.state(state.collection))
+                if state.ended or self._is_swapped(state):
+                    continue
+                if not state.paused:
+                    self._step(state)
+            except NotFound:
+                continue
+            except Unavailable as error:
+                log.warning("upgrade waits", extra={"collection": state.collection, "error": str(error)})
+
+    def _is_swapped(self, state: UpgradeState) -> bool:
+        """Whether the new model is another one by now under its name: then the upgrade has failed."""
+        found = self._embedder.describe(state.encoder)
+        if found.fingerprint == state.new_space:
+            return False
+        reason = f"encoder {state.encoder!r} is of space {found.fingerprint} now, the upgrade was to {state.new_space}"
+        self._advance(state, state.into("failed", self._clock(), reason=reason))
+        return True
+
+    def _step(self, state: UpgradeState) -> None:
+        steps: dict[Phase, Callable[[UpgradeState], None]] = {
+            "registered": self._register,
+            "sampling": self._sample,
+            "fitted": self._serve,
+            "serving": self._open,
+            "backfilling": self._backfill,
+            "complete": self._watch,
+        }
+        steps[state.phase](state)
+
+    def _register(self, state: UpgradeState) -> None:
+        """The new generation is live: from now on every change is written to both."""
+        _, new = self._targets(state)
+        self._store.ensure(new)
+        self._advance(state, state.into("sampling", self._clock()))
+
+    def _targets(self, state: UpgradeState) -> tuple[StoreTarget, StoreTarget]:
+        collection = self._view.collection(state.collection)
+        old, new = collection.generation(state.old), collection.generation(state.new)
+        return (
+            collection.target(old, self._view.space(old.space).dimension),
+            collection.target(new, self._view.space(new.space).dimension),
+        )
+
+    def _spaces(self, state: UpgradeState) -> tuple[Space, Space]:
+        collection = self._view.collection(state.collection)
+        return self._view.space(collection.generation(state.old).space), self._view.space(state.new_space)
+
+    def _sample(self, state: UpgradeState) -> None:
+        """Embed a sample by both models, fit, and choose by held-out retrieval."""
+        rng = random.Random(state.id)  # noqa: S311 - the same sample again after a crash
+        target, _ = self._targets(state)
+        old, new = self._spaces(state)
+        keys = choose_documents(self._store, target, state.pairs + self._settings.held_out, rng)
+        try:
+            sample = build(
+                fetch(self._store, target, keys), self._settings.held_out, self._embedder, old, new, rng
+            )  # fmt: skip
+            compensation, selection = fit_compensation(sample, old, new, state.margin)
+        except (TooFew, ValueError) as error:
+            reason = f"nothing was fitted ({error}): the older generation answers until the new one can alone"
+            self._advance(state, state.into("fitted", self._clock(), decision="wait", reason=reason))
+            return
+        content = compensation.to_bytes()
+        identity = identity_of(content)
+        self._writer.write(compensation_records(identity, content))
+        self._advance(
+            state,
+            state.into(
+                "fitted", self._clock(), compensation=identity, decision=selection.decision, reason=selection.reason,
+                fit=selection.summary(), shadow=sample.shadow, encoded=state.encoded + sample.encoded,
+            ),
+        )  # fmt: skip
+
+    def _serve(self, state: UpgradeState) -> None:
+        self._advance(state, state.into("serving", self._clock()))
+
+    def _open(self, state: UpgradeState) -> None:
+        self._advance(state, self._judged(state).into("backfilling", self._clock()))
+
+    def _backfill(self, state: UpgradeState) -> None:
+        live = self._live.setdefault(state.id, _Live())
+        if live.backfill is None:
+            old, new = self._targets(state)
+            live.backfill = Backfill(
+                self._store, self._publisher, self._view.collection(state.collection), old, new, state.new,
+                self._settings.window, state.per_second, self._settings.retry_seconds,
+            )  # fmt: skip
+        through = live.backfill.tick()
+        now = self._clock()
+        if now - live.checked_us > 2_000_000 or through:
+            live.checked_us = now
+            state = self._advance(state, state.model_copy(update={"progress": live.backfill.progress()}))
+        if state.phase != "backfilling":
+            return
+        if through:
+            del self._live[state.id]
+            # Whether the new generation alone is good enough is known from its own figures, which are of this moment.
+            self._advance(state, self._judged(state.into("complete", now)))
+        elif now - live.judged_us > self._settings.quality_every_seconds * 1e6:
+            live.judged_us = now
+            self._advance(state, self._judged(state))
+
+    def _watch(self, state: UpgradeState) -> None:
+        """Complete, and not yet finished: the older generation is kept for a way back."""
+        live = self._live.setdefault(state.id, _Live(judged_us=self._clock()))
+        now = self._clock()
+        if now - live.judged_us > self._settings.quality_every_seconds * 1e6:
+            live.judged_us = now
+            self._advance(state, self._judged(state))
+
+    # Quality
+
+    def _judged(self, state: UpgradeState) -> UpgradeState:
+        """The state with a fresh estimate, and with the fallback that it calls for."""
+        collection = self._view.collection(state.collection)
+        queries = state.shadow[: self._settings.shadow_queries]
+        if len(queries) < 10:
+            return state
+        old, new = (Leg(state.old),), (Leg(state.new),)
+        today = self._judge.ndcg(collection, old, queries)
+        legs = planned_route(state)
+        served = today if legs == old else self._judge.ndcg(collection, legs, queries)
+        alone = served if legs == new else None
+        difference = paired(served, today)
+        progress = state.progress
+        estimate = Estimate(
+            at_us=self._clock(),
+            fraction=round(min(1.0, progress.done / progress.total), 4) if progress.total else 0.0,
+            queries=len(queries),
+            served=round(sum(served) / len(served), 4),
+            status_quo=round(sum(today) / len(today), 4),
+            new_only=None if alone is None else round(sum(alone) / len(alone), 4),
+            difference=(round(difference.mean, 4), round(difference.low, 4), round(difference.high, 4)),
+        )
+        floor = -state.margin * estimate.status_quo
+        fallback = state.fallback
+        if difference.high < floor:
+            fallback = f"at {difference} of the status quo on {len(queries)} shadow queries, wholly below {floor:.4f}"
+            if not state.fallback:
+                log.warning("falling back to the status quo", extra={"collection": state.collection, "why": fallback})
+        elif difference.mean >= floor:
+            fallback = ""
+        return state.with_estimate(estimate).model_copy(update={"fallback": fallback})
+
+    def _measure(self, state: UpgradeState) -> None:
+        for phase in ("backfilling", "complete", "finished", "rolled_back", "failed"):
+            metrics.UPGRADE_PHASE.labels(state.collection, phase).set(float(state.phase == phase))
+        progress = state.progress
+        metrics.UPGRADE_FRACTION.labels(state.collection).set(progress.done / progress.total if progress.total else 0)
+        metrics.UPGRADE_FALLBACK.labels(state.collection).set(float(bool(state.fallback)))
+        if state.curve:
+            last = state.curve[-1]
+            metrics.UPGRADE_QUALITY.labels(state.collection, "served").set(
+                last.status_quo if state.fallback else last.served
+            )
+            metrics.UPGRADE_QUALITY.labels(state.collection, "status_quo").set(last.status_quo)
+            for name, value in zip(("mean", "low", "high"), last.difference, strict=True):
+                metrics.UPGRADE_DIFFERENCE.labels(state.collection, name).set(value)
+
+
+def describe(state: UpgradeState) -> dict[str, Any]:
+    """The state for people and programs: without the texts of the shadow queries."""
+    body = state.model_dump(mode="json", exclude={"shadow"})
+    body["shadow_queries"] = len(state.shadow)
+    body["route"] = [
+        {"generation": leg.generation, "carry": leg.carry.name.lower(), "compensation": leg.compensation}
+        for leg in route(state)
+    ]
+    progress = state.progress
+    body["fraction"] = round(min(1.0, progress.done / progress.total), 4) if progress.total else 0.0
+    left = max(0, progress.total - progress.done)
+    body["eta_seconds"] = round(left / progress.per_second) if progress.per_second and left else None
+    return body

@@ -1,0 +1,129 @@
+"""The page about an upgrade: plain HTML with the curve as SVG. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from html import escape
+from typing import Any
+
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 760, 320, 52, 40, 16
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1c2430; max-width: 800px; margin: 40px auto; padding: 0 16px; }
+h1 { font-size: 24px; margin-bottom: 4px; } h2 { font-size: 17px; margin-top: 32px; }
+table { border-collapse: collapse; } td, th { text-align: left; padding: 3px 18px 3px 0; vertical-align: top; }
+th { font-weight: 600; color: #5a6675; } .note { color: #5a6675; } code { font-size: 13px; }
+"""
+
+
+def page(state: Mapping[str, Any]) -> str:
+    """`state` is what the API answers for an upgrade."""
+    title = f"{state['collection']}: to {state['encoder']}"
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f"<p class='note'>upgrade {escape(str(state['id']))}, {_word(state['phase'])}"
+        f"{', paused' if state['paused'] else ''}; {_percent(state['fraction'])} re-embedded</p>",
+        _facts(state),
+        "<h2>Quality while it was re-embedded</h2>",
+        _plot(state["curve"]),
+        "<p class='note'>nDCG@10 of the shadow queries, each made from a document that no map was fitted on. The band "
+        "is the 95&nbsp;% interval of served minus status quo, drawn around the status quo.</p>",
+        "<h2>The ways of searching the older generation</h2>",
+        _candidates(state["fit"]),
+        "<h2>When</h2>",
+        _table([(_word(phase), _time(at)) for phase, at in state["entered_us"].items()]),
+    ]
+    return (
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(title)}</title>"
+        f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>"
+    )
+
+
+def _facts(state: Mapping[str, Any]) -> str:
+    progress = state["progress"]
+    route = ", ".join(f"generation {leg['generation']} ({leg['carry']})" for leg in state["route"]) or "one generation"
+    rows = [("served", route)]
+    if state["fallback"]:
+        rows.append(("fallen back", state["fallback"]))
+    if state["reason"]:
+        rows.append(("because", state["reason"]))
+    if state["curve"]:
+        last = state["curve"][-1]
+        mean, low, high = last["difference"]
+        rows.append(
+            ("against doing nothing", f"{mean:+.4f} [{low:+.4f}, {high:+.4f}] nDCG@10, {last['queries']} queries")
+        )
+    rows.append(("documents", f"{progress['done']} of {progress['total']}, {progress['per_second']:g} per second"))
+    if progress["refused"]:
+        rows.append(("refused by the new encoder", f"{progress['refused']}: see the dead letters"))
+    rows.append(("cost beside the backfill", f"{state['encoded']} texts encoded for the sample"))
+    return _table(rows)
+
+
+def _plot(curve: Sequence[Mapping[str, Any]]) -> str:
+    if len(curve) < 2:
+        return "<p class='note'>Two estimates make a curve; there are not that many yet.</p>"
+    values = [c[k] for c in curve for k in ("served", "status_quo")]
+    low, high = max(0.0, min(values) - 0.05), min(1.0, max(values) + 0.05)
+
+    def x(fraction: float) -> float:
+        return _LEFT + fraction * (_WIDTH - _LEFT - 16)
+
+    def y(value: float) -> float:
+        share: float = (high - value) / max(high - low, 1e-9)
+        return _TOP + share * (_HEIGHT - _TOP - _BOTTOM)
+
+    def line(name: str) -> str:
+        return " ".join(f"{x(c['fraction']):.1f},{y(c[name]):.1f}" for c in curve)
+
+    upper = [(x(c["fraction"]), y(min(high, c["status_quo"] + c["difference"][2]))) for c in curve]
+    lower = [(x(c["fraction"]), y(max(low, c["status_quo"] + c["difference"][1]))) for c in curve]
+    band = " ".join(f"{a:.1f},{b:.1f}" for a, b in [*upper, *reversed(lower)])
+    ticks = [low + (high - low) * i / 4 for i in range(5)]
+    grid = "".join(
+        f"<line x1='{_LEFT}' x2='{_WIDTH - 16}' y1='{y(t):.1f}' y2='{y(t):.1f}' stroke='#e3e7ec'/>"
+        f"<text x='{_LEFT - 8}' y='{y(t) + 4:.1f}' text-anchor='end'>{t:.2f}</text>"
+        for t in ticks
+    )
+    below = "".join(
+        f"<text x='{x(f):.1f}' y='{_HEIGHT - 18}' text-anchor='middle'>{f:.0%}</text>" for f in (0, 0.25, 0.5, 0.75, 1)
+    )
+    return (
+        f"<svg viewBox='0 0 {_WIDTH} {_HEIGHT}' width='100%' font-size='12' fill='#5a6675' role='img' "
+        f"aria-label='nDCG@10 over the re-embedded share'>{grid}{below}"
+        f"<polygon points='{band}' fill='#2f6fdf' fill-opacity='0.13'/>"
+        f"<polyline points='{line('status_quo')}' fill='none' stroke='#8a94a1' stroke-width='2' "
+        "stroke-dasharray='6 4'/>"
+        f"<polyline points='{line('served')}' fill='none' stroke='#2f6fdf' stroke-width='2.5'/>"
+        f"<text x='{_LEFT + 12}' y='{_TOP + 12}' fill='#2f6fdf'>served</text>"
+        f"<text x='{_LEFT + 72}' y='{_TOP + 12}'>status quo (dashed)</text>"
+        f"<text x='{(_LEFT + _WIDTH) / 2:.0f}' y='{_HEIGHT - 2}' text-anchor='middle'>re-embedded</text></svg>"
+    )
+
+
+def _candidates(fit: Mapping[str, Any]) -> str:
+    if not fit:
+        return "<p class='note'>Nothing was fitted.</p>"
+    rows = [("re-indexed, on the sample", fit["reindexed"]), ("status quo, on the sample", fit["status_quo"])]
+    rows += sorted(fit["candidates"].items(), key=lambda item: -item[1])[:12]
+    rows += [("naive", fit["naive"])]
+    named = [(f"{name} (chosen)" if name == fit["chosen"] else name, f"{value:.4f}") for name, value in rows]
+    captured = "n/a: the upgrade is not real on this sample" if fit["captured"] is None else f"{fit['captured']:.2f}"
+    return _table([*named, ("share of the upgrade captured (U)", captured)])
+
+
+def _table(rows: Sequence[tuple[str, Any]]) -> str:
+    body = "".join(f"<tr><th>{escape(str(a))}</th><td>{escape(str(b))}</td></tr>" for a, b in rows)
+    return f"<table>{body}</table>"
+
+
+def _word(phase: str) -> str:
+    return phase.replace("_", " ")
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}"
+
+
+def _time(at_us: int) -> str:
+    return datetime.fromtimestamp(at_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,94 @@
+"""The REST API of upgrade."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from driftline.core.errors import InvalidRequest
+from driftline.core.health import Health
+from driftline.upgrade.controller import Controller, describe
+from driftline.upgrade.report import page
+from driftline.upgrade.settings import UpgradeSettings
+from driftline.web import app as web
+from driftline.web.auth import Keys
+
+_DESCRIPTION = """
+Change the embedding model of a collection while it is written and searched. docs/upgrade.md tells what happens, what
+it costs, and how to go back.
+"""
+
+
+class StartBody(BaseModel):
+    """Which collection to carry to which encoder; what is left out comes from the service's settings."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"encoder": "minilm-l6"}]})
+
+    encoder: str = Field(min_length=1, description="a loaded encoder of another embedding space")
+    margin: float | None = Field(None, ge=0, le=0.5, description="how far quality may fall, relative to the status quo")
+    pairs: int | None = Field(None, ge=50, le=50_000, description="documents embedded by both models")
+    per_second: float | None = Field(None, ge=0, description="most documents backfilled per second; 0: no limit")
+
+
+def _parse(raw: Any) -> StartBody:
+    try:
+        return StartBody.model_validate(raw)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"]) or "body"
+        raise InvalidRequest("invalid_upgrade", problem["msg"], where) from error
+
+
+def create_app(settings: UpgradeSettings, keys: Keys, health: Health, controller: Controller) -> FastAPI:
+    app = web.create("Driftline upgrade", _DESCRIPTION, health)
+    path = "/v1/upgrades/{collection}"
+
+    @app.post(path, tags=["upgrades"], dependencies=[web.require(keys, "admin")],
+              openapi_extra={"requestBody": {"required": True, "content": {
+                  "application/json": {"schema": StartBody.model_json_schema()}}}})  # fmt: skip
+    async def start(collection: str, request: Request) -> Response:
+        """Start an upgrade. Refused with the reason when the model cannot be loaded, is the same, or does not fit."""
+        body = _parse(await web.read_json(request, settings.http.max_body_bytes))
+        options = body.model_dump(exclude={"encoder"}, exclude_none=True)
+        state = await run_in_threadpool(controller.start, collection, body.encoder, options)
+        return web.json_response(describe(state), 201)
+
+    @app.get("/v1/upgrades", tags=["upgrades"], dependencies=[web.require(keys, "search")])
+    def list_upgrades() -> Response:
+        """The last upgrade of every collection."""
+        return web.json_response({"upgrades": [describe(state) for state in controller.states()]})
+
+    @app.get(path, tags=["upgrades"], dependencies=[web.require(keys, "search")])
+    def show(collection: str) -> Response:
+        """What is served, how good it is against doing nothing, what it has cost, and how long it takes."""
+        return web.json_response(describe(controller.state(collection)))
+
+    @app.get(path + "/report", tags=["upgrades"], dependencies=[web.require(keys, "search")])
+    def report(collection: str) -> Response:
+        """The upgrade as a page, with the curve as a plot."""
+        return HTMLResponse(page(describe(controller.state(collection))))
+
+    @app.post(path + "/pause", tags=["upgrades"], dependencies=[web.require(keys, "admin")])
+    def pause(collection: str) -> Response:
+        """Stop the backfill where it is. What is served stays as it is."""
+        return web.json_response(describe(controller.pause(collection, True)))
+
+    @app.post(path + "/resume", tags=["upgrades"], dependencies=[web.require(keys, "admin")])
+    def resume(collection: str) -> Response:
+        return web.json_response(describe(controller.pause(collection, False)))
+
+    @app.post(path + "/rollback", tags=["upgrades"], dependencies=[web.require(keys, "admin")])
+    def rollback(collection: str) -> Response:
+        """Serve the older generation again, at once, and drop the new one."""
+        return web.json_response(describe(controller.rollback(collection)))
+
+    @app.post(path + "/finish", tags=["upgrades"], dependencies=[web.require(keys, "admin")])
+    def finish(collection: str) -> Response:
+        """Drop the older generation. There is no way back afterwards."""
+        return web.json_response(describe(controller.finish(collection)))
+
+    return app

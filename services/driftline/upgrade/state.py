@@ -1,0 +1,150 @@
+"""The state of an upgrade, and what a collection must look like in it. Pure.
+
+registered -> sampling -> fitted -> serving -> backfilling -> complete -> finished, and from every one of them but the
+last: rolled_back. `failed` is a rollback that nobody asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from driftline.core.collections import Collection
+from driftline.core.records import Carry, Generation, Leg, UpgradeRecord
+
+Phase = Literal[
+    "registered", "sampling", "fitted", "serving", "backfilling", "complete", "finished", "rolled_back", "failed"
+]
+ENDED: tuple[Phase, ...] = ("finished", "rolled_back", "failed")
+Decision = Literal["", "map", "ensemble", "status_quo", "wait"]
+# Points of the curve that are kept: the record stays far under a broker's limit.
+_CURVE_POINTS = 200
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ShadowQuery(_Model):
+    """A query whose answer is known: the document that it was made from, which no map was fitted on."""
+
+    tenant: str
+    id: str
+    text: str
+
+
+class Estimate(_Model):
+    """nDCG@10 of the shadow queries at one moment, and served minus status quo with its 95 % interval."""
+
+    at_us: int
+    fraction: float
+    queries: int
+    served: float
+    status_quo: float
+    new_only: float | None = None
+    difference: tuple[float, float, float]
+
+
+class Progress(_Model):
+    """Documents of the older generation, and how many of them the new one holds in the same version."""
+
+    total: int = 0
+    done: int = 0
+    requested: int = 0
+    refused: int = 0
+    per_second: float = 0.0
+    passes: int = 0
+
+
+class UpgradeState(_Model):
+    id: str
+    collection: str
+    collection_uid: str
+    phase: Phase
+    paused: bool = False
+    encoder: str
+    old: int
+    new: int
+    new_space: str
+    store: str
+    margin: float
+    pairs: int
+    per_second: float = 0.0
+    decision: Decision = ""
+    reason: str = ""
+    compensation: str = ""
+    fallback: str = Field("", description="why the status quo is served although the upgrade goes on; empty: it is not")
+    fit: dict[str, Any] = Field(default_factory=dict)
+    shadow: tuple[ShadowQuery, ...] = ()
+    progress: Progress = Progress()
+    curve: tuple[Estimate, ...] = ()
+    encoded: int = Field(0, description="texts that the upgrade itself had encoded, the backfill left out")
+    entered_us: dict[str, int] = Field(default_factory=dict)
+
+    @property
+    def ended(self) -> bool:
+        return self.phase in ENDED
+
+    def into(self, phase: Phase, at_us: int, **changes: Any) -> UpgradeState:
+        return self.model_copy(
+            update={"phase": phase, "entered_us": {**self.entered_us, phase: at_us}, **changes}
+        )  # fmt: skip
+
+    def with_estimate(self, estimate: Estimate) -> UpgradeState:
+        """Keeps the first and the last points, and thins out between them."""
+        curve = (*self.curve, estimate)
+        if len(curve) > _CURVE_POINTS:
+            curve = (*curve[:-20:2], *curve[-20:])
+        return self.model_copy(update={"curve": curve})
+
+    def record(self) -> UpgradeRecord:
+        return UpgradeRecord(self.collection, self.collection_uid, self.model_dump_json())
+
+
+def read_state(record: UpgradeRecord) -> UpgradeState:
+    """Raises ValueError for a state that this version cannot read."""
+    return UpgradeState.model_validate_json(record.state_json)
+
+
+def route(state: UpgradeState) -> tuple[Leg, ...]:
+    """What searches read in this state. The last leg's generation holds every document."""
+    if state.ended:
+        return ()
+    if state.fallback or state.phase not in ("serving", "backfilling", "complete"):
+        return (Leg(state.old),)
+    return planned_route(state)
+
+
+def planned_route(state: UpgradeState) -> tuple[Leg, ...]:
+    """What searches would read if there were no fallback."""
+    if state.phase == "complete":
+        return (Leg(state.new),)
+    carry = {"map": Carry.MAPPED, "ensemble": Carry.ENSEMBLE, "status_quo": Carry.OWN}.get(state.decision)
+    if carry is None:
+        # Nothing could be fitted, so nothing can be merged: the old generation answers until the new one can alone.
+        return (Leg(state.old),)
+    return (Leg(state.new), Leg(state.old, carry, state.compensation))
+
+
+def wanted(state: UpgradeState, collection: Collection) -> Collection:
+    """The collection as it must be in this state. What is as it must be comes back equal."""
+    fresh = Generation(state.new, "default", state.new_space, state.store)
+    live = {g.number: g for g in collection.generations}
+    gone = {g.number: g for g in collection.retired}
+    if state.phase in ("rolled_back", "failed"):
+        live.pop(state.new, None)
+        gone[state.new] = fresh
+    elif state.phase == "finished":
+        if state.old in live and state.new in live:
+            gone[state.old] = live.pop(state.old)
+    else:
+        live[state.new] = fresh
+    return replace(
+        collection,
+        generations=tuple(live[n] for n in sorted(live)),
+        retired=tuple(gone[n] for n in sorted(gone)),
+        legs=route(state),
+        next_generation=max(collection.unused_number, state.new + 1),
+    )
