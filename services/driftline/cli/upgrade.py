@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from driftline.cli.client import Api
-from driftline.cli.output import console, emit_json, table
+from driftline.cli.evaluate import read_qrels, read_queries
+from driftline.cli.output import console, emit_json, fail, table
 
 app = typer.Typer(help="Change a collection's embedding model while it runs, and go back.", no_args_is_help=True)
 _Json = Annotated[bool, typer.Option("--json", help="print JSON")]
@@ -28,11 +29,14 @@ def start(
     margin: Annotated[float | None, typer.Option(help="how far quality may fall, relative to the status quo")] = None,
     pairs: Annotated[int | None, typer.Option(help="documents embedded by both models to fit on")] = None,
     per_second: Annotated[float | None, typer.Option(help="most documents re-embedded per second")] = None,
+    judged: Annotated[Path | None, typer.Option(help="BEIR folder with queries and qrels to judge by")] = None,
     as_json: _Json = False,
 ) -> None:
     """Start carrying a collection to another encoder."""
-    options = {"encoder": to, "margin": margin, "pairs": pairs, "per_second": per_second}
+    options: dict[str, Any] = {"encoder": to, "margin": margin, "pairs": pairs, "per_second": per_second}
     body = {name: value for name, value in options.items() if value is not None}
+    if judged is not None:
+        body["queries"] = _judged(judged)
     state = Api("upgrade").call("POST", f"/v1/upgrades/{collection}", json=body)
     if as_json:
         emit_json(state)
@@ -94,12 +98,14 @@ def rollback(collection: str) -> None:
 
 @app.command()
 def finish(
-    collection: str, yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False
+    collection: str,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    force: Annotated[bool, typer.Option("--force", help="also when the shadow queries find it worse")] = False,
 ) -> None:  # fmt: skip
     """Drop the older generation of a complete upgrade. There is no way back afterwards."""
     if not yes and not typer.confirm(f"Drop the older generation of {collection}? There is no way back afterwards."):
         raise typer.Exit(1)
-    _command(collection, "finish")
+    _command(collection, "finish?force=true" if force else "finish")
 
 
 @app.command()
@@ -114,6 +120,21 @@ def report(
     file = output or Path(f"upgrade-{collection}.html")
     file.write_text(page(state), encoding="utf-8")
     console.print(f"written to {file}")
+
+
+def _judged(folder: Path) -> list[dict[str, Any]]:
+    """Queries with at least one relevant document."""
+    try:
+        texts, qrels = read_queries(folder), read_qrels(folder, "test")
+    except (OSError, KeyError, ValueError) as error:
+        fail(f"{folder}: not a judged dataset in the BEIR layout: {error}")
+    found = []
+    for query, text in texts.items():
+        relevant = {document: grade for document, grade in qrels.get(query, {}).items() if grade > 0}
+        if relevant:
+            best = sorted(relevant.items(), key=lambda item: -item[1])[:100]
+            found.append({"text": text[:2_000], "relevant": dict(best)})
+    return found[:1_000]
 
 
 def _command(collection: str, name: str) -> None:

@@ -9,7 +9,7 @@ Qrels = Mapping[str, Mapping[str, int]]
 Run = Mapping[str, Sequence[str]]
 
 
-def ndcg(ranked: Sequence[str], grades: Mapping[str, int], k: int) -> float:
+def ndcg(ranked: Sequence[str], grades: Mapping[str, float], k: int) -> float:
     """Normalised discounted cumulative gain at k of one query (Jarvelin and Kekalainen 2002)."""
     gain = sum(grades.get(d, 0) / math.log2(i + 2) for i, d in enumerate(ranked[:k]))
     ideal = sum(g / math.log2(i + 2) for i, g in enumerate(sorted(grades.values(), reverse=True)[:k]))

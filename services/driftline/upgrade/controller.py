@@ -35,11 +35,13 @@ from driftline.drift.stored import identity_of
 from driftline.retrieval.generations import GenerationSearch
 from driftline.upgrade.backfill import Backfill
 from driftline.upgrade.quality import Judge
-from driftline.upgrade.sample import TooFew, build, choose_documents, fetch, fit_compensation
+from driftline.upgrade.sample import LEAST_QUERIES, TooFew, build, draw, fit_compensation
 from driftline.upgrade.settings import UpgradeSection
-from driftline.upgrade.state import Estimate, Phase, UpgradeState, planned_route, read_state, route, wanted
+from driftline.upgrade.state import Estimate, Phase, ShadowQuery, UpgradeState, planned_route, read_state, route, wanted
 
 log = logging.getLogger(__name__)
+# Of a state's record; brokers take 1 MB by default.
+_STATE_BYTES = 600_000
 
 
 @dataclass(slots=True)
@@ -112,7 +114,9 @@ class Controller:
 
     # Commands
 
-    def start(self, name: str, encoder: str, options: dict[str, Any]) -> UpgradeState:
+    def start(
+        self, name: str, encoder: str, options: dict[str, Any], judged: tuple[ShadowQuery, ...] = ()
+    ) -> UpgradeState:  # fmt: skip
         """Admit an upgrade, or raise with the reason: NotFound, InvalidRequest, Conflict, Unavailable."""
         with self._lock:
             self._must_lead()
@@ -138,8 +142,17 @@ class Controller:
                 margin=options.get("margin", self._settings.margin),
                 pairs=options.get("pairs", self._settings.pairs),
                 per_second=options.get("per_second", self._settings.per_second),
+                shadow=judged,
+                judged=bool(judged),
                 entered_us={"registered": self._clock()},
             )
+            if len(state.model_dump_json()) > _STATE_BYTES:
+                raise InvalidRequest(
+                    "too_many_queries",
+                    f"expected judged queries of at most {_STATE_BYTES} bytes together",
+                    "queries",
+                    413,
+                )
             self._writer.write([space_record(space), upgrade_record(state.record())])
             self._bring_in_line(state)
             return state
@@ -172,13 +185,14 @@ class Controller:
         """Back to the older generation, at once: it has every document."""
         return self._command(name, lambda state: state.into("rolled_back", self._clock(), reason="asked for"))
 
-    def finish(self, name: str) -> UpgradeState:
-        """Give up the older generation. Raises Conflict unless the upgrade is complete and good enough."""
+    def finish(self, name: str, force: bool = False) -> UpgradeState:
+        """Give up the older generation. Raises Conflict unless the upgrade is complete and, without `force`, as good as
+        the status quo: a model that is no longer supported may have to go whatever the queries say."""
 
         def end(state: UpgradeState) -> UpgradeState:
             if state.phase != "complete":
                 raise Conflict("not_complete", f"the upgrade is {state.phase}: only a complete one can be finished")
-            if state.fallback:
+            if state.fallback and not force:
                 raise Conflict("fallback", f"the status quo is served: {state.fallback}")
             return state.into("finished", self._clock())
 
@@ -297,11 +311,10 @@ class Controller:
         rng = random.Random(state.id)  # noqa: S311 - the same sample again after a crash
         target, _ = self._targets(state)
         old, new = self._spaces(state)
-        keys = choose_documents(self._store, target, state.pairs + self._settings.held_out, rng)
+        given = state.shadow if state.judged else ()
         try:
-            sample = build(
-                fetch(self._store, target, keys), self._settings.held_out, self._embedder, old, new, rng
-            )  # fmt: skip
+            texts = draw(self._store, target, given, state.pairs, self._settings.held_out, rng)
+            sample = build(texts, self._embedder, old, new)
             compensation, selection = fit_compensation(sample, old, new, state.margin)
         except (TooFew, ValueError) as error:
             reason = f"nothing was fitted ({error}): the older generation answers until the new one can alone"
@@ -314,7 +327,8 @@ class Controller:
             state,
             state.into(
                 "fitted", self._clock(), compensation=identity, decision=selection.decision, reason=selection.reason,
-                fit=selection.summary(), shadow=sample.shadow, encoded=state.encoded + sample.encoded,
+                fit=selection.summary(), shadow=state.shadow if state.judged else sample.shadow,
+                encoded=state.encoded + sample.encoded,
             ),
         )  # fmt: skip
 
@@ -360,8 +374,8 @@ class Controller:
     def _judged(self, state: UpgradeState) -> UpgradeState:
         """The state with a fresh estimate, and with the fallback that it calls for."""
         collection = self._view.collection(state.collection)
-        queries = state.shadow[: self._settings.shadow_queries]
-        if len(queries) < 10:
+        queries = state.shadow if state.judged else state.shadow[: self._settings.shadow_queries]
+        if len(queries) < LEAST_QUERIES:
             return state
         old, new = (Leg(state.old),), (Leg(state.new),)
         today = self._judge.ndcg(collection, old, queries)

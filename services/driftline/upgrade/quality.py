@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from driftline.core.collections import Collection
 from driftline.core.errors import NotFound
 from driftline.core.ports import Embedder
 from driftline.core.records import Leg, Matrix, Space
+from driftline.retrieval.evaluation import ndcg
 from driftline.retrieval.generations import GenerationSearch, Wanted
 from driftline.upgrade.sample import encode
 from driftline.upgrade.state import ShadowQuery
@@ -36,11 +36,10 @@ class Judge:
         return self._vectors[key]
 
     def ndcg(self, collection: Collection, legs: Sequence[Leg], queries: Sequence[ShadowQuery]) -> list[float]:
-        """nDCG@10 of each query: with one relevant document, 1 / log2(rank + 1). Raises Unavailable."""
+        """nDCG@10 of each query. Raises Unavailable."""
         return [self._one(collection, legs, query) for query in queries]
 
     def _one(self, collection: Collection, legs: Sequence[Leg], query: ShadowQuery) -> float:
         wanted = Wanted(_DEPTH, query.tenant if collection.definition.tenancy else None, with_fields=False)
         found = self._search.search(collection, legs, lambda space: self._encode(space, query.text), wanted)
-        ids = [hit.id for hit in found.hits[:_DEPTH]]
-        return 1 / math.log2(ids.index(query.id) + 2) if query.id in ids else 0.0
+        return ndcg([hit.id for hit in found.hits], query.relevant, _DEPTH)

@@ -1,8 +1,9 @@
 """What a compensation is fitted on and judged by: documents of the older generation, embedded by both models.
 
-Old vectors of documents are read from the store; only the new model has to encode them. A part of the documents is
-kept out of every fit: each of them gets a query made from its own text, and finding it again is what a way of
-searching is judged by (known items). The others are fitted on, and stand beside them as what could be found instead.
+Old vectors of documents are read from the store; only the new model has to encode them. What a way of searching is
+judged by is either queries that came with their judgements, or known items: queries made from the texts of documents,
+which have to be found again. Judged documents are kept out of every fit; the others are fitted on, and stand beside
+them as what could be found instead.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from driftline.core.errors import InvalidRecord
 from driftline.core.ports import Embedder, VectorStore
-from driftline.core.records import Matrix, Space, StoredDocument, StoreTarget
+from driftline.core.records import Matrix, Space, StoredDocument, StoreTarget, document_key
 from driftline.drift.base import Pairs, unit
 from driftline.drift.calibration import fit, scored_pairs
 from driftline.drift.selection import HeldOut, Selection, choose, mixed
@@ -24,6 +25,7 @@ from driftline.upgrade.state import ShadowQuery
 
 # Fewer documents than this say nothing about a map.
 LEAST_DOCUMENTS = 60
+LEAST_QUERIES = 10
 _REQUEST_TEXTS = 16
 _FETCHED_AT_ONCE = 200
 _QUERY_WORDS = (6, 12)
@@ -99,44 +101,80 @@ class Sample:
     encoded: int
 
 
-def build(
-    documents: Sequence[StoredDocument], held_out: int, embedder: Embedder, old: Space, new: Space, rng: random.Random
-) -> Sample:
-    """Raises TooFew and Unavailable."""
-    if len(documents) < LEAST_DOCUMENTS:
-        raise TooFew(f"{len(documents)} documents, and at least {LEAST_DOCUMENTS} are needed")
-    shuffled = list(documents)
-    rng.shuffle(shuffled)
-    judged = min(held_out, len(shuffled) // 3)
-    texts = [document.chunks[0] for document in shuffled]
-    queries = [pseudo_query(text, rng) for text in texts]
-    new_documents = encode(embedder, new, texts, new.document_prefix)
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Documents to fit on, with a query made of each; documents to be found, and the queries that are to find them."""
+
+    fitted: Sequence[StoredDocument]
+    fitted_queries: Sequence[str]
+    judged: Sequence[StoredDocument]
+    shadow: Sequence[ShadowQuery]
+
+
+def draw(
+    store: VectorStore, target: StoreTarget, given: Sequence[ShadowQuery], pairs: int, held_out: int, rng: random.Random
+) -> Texts:
+    """Draw the sample. Queries that are `given` bring their judgements; without them, known items are made.
+
+    Raises TooFew and Unavailable.
+    """
+    judged_keys = sorted({document_key(q.tenant, i) for q in given for i in q.relevant})
+    known = set(judged_keys)
+    keys = choose_documents(store, target, pairs + (0 if given else held_out) + len(known), rng)
+    others = [key for key in keys if key not in known]
+    rng.shuffle(others)
+    if not given:
+        cut = min(held_out, len(others) // 3)
+        judged_keys, others = others[:cut], others[cut:]
+    fitted = fetch(store, target, others[:pairs])
+    judged = fetch(store, target, judged_keys)
+    if len(fitted) + len(judged) < LEAST_DOCUMENTS or len(fitted) < LEAST_DOCUMENTS // 2:
+        raise TooFew(
+            f"{len(fitted)} documents to fit on and {len(judged)} to be found, of at least {LEAST_DOCUMENTS}"
+        )  # fmt: skip
+    made = [
+        ShadowQuery(tenant=d.tenant, text=pseudo_query(d.chunks[0], rng), relevant={d.id: 1.0})
+        for d in ([] if given else judged)
+    ]
+    return Texts(fitted, [pseudo_query(d.chunks[0], rng) for d in fitted], judged, tuple(given) or tuple(made))
+
+
+def build(texts: Texts, embedder: Embedder, old: Space, new: Space) -> Sample:
+    """Embed what has to be. Raises TooFew and Unavailable."""
+    documents = [*texts.judged, *texts.fitted]
+    contents = [document.chunks[0] for document in documents]
+    queries = [*(q.text for q in texts.shadow), *texts.fitted_queries]
+    new_documents = encode(embedder, new, contents, new.document_prefix)
     new_queries = encode(embedder, new, queries, new.query_prefix)
     old_queries = encode(embedder, old, queries, old.query_prefix)
-    whole = [
-        i
-        for i, parts in enumerate(zip(new_documents, new_queries, old_queries, strict=True))
-        if all(part is not None for part in parts)
-    ]
-    judges = [i for i in whole if i < judged]
-    fitted = [i for i in whole if i >= judged]
-    if len(judges) < 10 or len(fitted) < LEAST_DOCUMENTS // 2:
-        raise TooFew(f"only {len(whole)} of {len(documents)} documents could be embedded by both models")
-    old_documents = [document.vectors[0] for document in shuffled]
+    corpus = [i for i, vector in enumerate(new_documents) if vector is not None]
+    rows = {(documents[i].tenant, documents[i].id): row for row, i in enumerate(corpus)}
+    asked = [i for i in range(len(queries)) if new_queries[i] is not None and old_queries[i] is not None]
+    relevant = {
+        i: {
+            rows[(query.tenant, found)]: grade
+            for found, grade in query.relevant.items()
+            if (query.tenant, found) in rows
+        }
+        for i, query in enumerate(texts.shadow)
+    }
+    judges = [i for i in asked if relevant.get(i)]
+    fit_documents = [i for i in corpus if i >= len(texts.judged)]
+    fit_queries = [i for i in asked if i >= len(texts.shadow)]
+    if len(judges) < LEAST_QUERIES or len(fit_documents) < LEAST_DOCUMENTS // 2:
+        raise TooFew(f"{len(judges)} queries and {len(fit_documents)} documents could be embedded by both models")
     pairs = Pairs(
-        _rows([new_documents[i] for i in fitted] + [new_queries[i] for i in fitted]),
-        _rows([old_documents[i] for i in fitted] + [old_queries[i] for i in fitted]),
+        _rows([new_documents[i] for i in fit_documents] + [new_queries[i] for i in fit_queries]),
+        _rows([documents[i].vectors[0] for i in fit_documents] + [old_queries[i] for i in fit_queries]),
     )
-    corpus = [*judges, *fitted]
     held = HeldOut(
         _rows(new_queries[i] for i in judges),
         _rows(old_queries[i] for i in judges),
         _rows(new_documents[i] for i in corpus),
-        _rows(old_documents[i] for i in corpus),
-        [{row: 1.0} for row in range(len(judges))],
+        _rows(documents[i].vectors[0] for i in corpus),
+        [relevant[i] for i in judges],
     )
-    shadow = tuple(ShadowQuery(tenant=shuffled[i].tenant, id=shuffled[i].id, text=queries[i]) for i in judges)
-    return Sample(pairs, held, shadow, len(texts) + 2 * len(queries))
+    return Sample(pairs, held, tuple(texts.shadow[i] for i in judges), len(contents) + 2 * len(queries))
 
 
 def _rows(vectors: Iterable[Matrix | None]) -> Matrix:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from starlette.concurrency import run_in_threadpool
 
 from driftline.core.errors import InvalidRequest
 from driftline.core.health import Health
 from driftline.upgrade.controller import Controller, describe
 from driftline.upgrade.report import page
+from driftline.upgrade.sample import LEAST_QUERIES
 from driftline.upgrade.settings import UpgradeSettings
+from driftline.upgrade.state import ShadowQuery
 from driftline.web import app as web
 from driftline.web.auth import Keys
 
@@ -32,6 +34,17 @@ class StartBody(BaseModel):
     margin: float | None = Field(None, ge=0, le=0.5, description="how far quality may fall, relative to the status quo")
     pairs: int | None = Field(None, ge=50, le=50_000, description="documents embedded by both models")
     per_second: float | None = Field(None, ge=0, description="most documents backfilled per second; 0: no limit")
+    queries: tuple[ShadowQuery, ...] = Field(
+        (), max_length=1_000,
+        description="queries with their relevant documents (id to grade) to judge by; left out: made from documents",
+    )  # fmt: skip
+
+    @field_validator("queries")
+    @classmethod
+    def _enough(cls, value: tuple[ShadowQuery, ...]) -> tuple[ShadowQuery, ...]:
+        if value and len(value) < LEAST_QUERIES:
+            raise ValueError(f"expected none, or at least {LEAST_QUERIES}: fewer tell nothing")
+        return value
 
 
 def _parse(raw: Any) -> StartBody:
@@ -53,8 +66,8 @@ def create_app(settings: UpgradeSettings, keys: Keys, health: Health, controller
     async def start(collection: str, request: Request) -> Response:
         """Start an upgrade. Refused with the reason when the model cannot be loaded, is the same, or does not fit."""
         body = _parse(await web.read_json(request, settings.http.max_body_bytes))
-        options = body.model_dump(exclude={"encoder"}, exclude_none=True)
-        state = await run_in_threadpool(controller.start, collection, body.encoder, options)
+        options = body.model_dump(exclude={"encoder", "queries"}, exclude_none=True)
+        state = await run_in_threadpool(controller.start, collection, body.encoder, options, body.queries)
         return web.json_response(describe(state), 201)
 
     @app.get("/v1/upgrades", tags=["upgrades"], dependencies=[web.require(keys, "search")])
@@ -87,8 +100,11 @@ def create_app(settings: UpgradeSettings, keys: Keys, health: Health, controller
         return web.json_response(describe(controller.rollback(collection)))
 
     @app.post(path + "/finish", tags=["upgrades"], dependencies=[web.require(keys, "admin")])
-    def finish(collection: str) -> Response:
+    def finish(
+        collection: str,
+        force: Annotated[bool, Query(description="also when the shadow queries find it worse")] = False,
+    ) -> Response:  # fmt: skip
         """Drop the older generation. There is no way back afterwards."""
-        return web.json_response(describe(controller.finish(collection)))
+        return web.json_response(describe(controller.finish(collection, force)))
 
     return app

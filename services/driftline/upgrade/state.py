@@ -28,11 +28,14 @@ class _Model(BaseModel):
 
 
 class ShadowQuery(_Model):
-    """A query whose answer is known: the document that it was made from, which no map was fitted on."""
+    """A query whose answers are known, by id with their grades. No map is fitted on these documents.
 
-    tenant: str
-    id: str
-    text: str
+    Either a person judged it, or it was made from the one document that it must find again.
+    """
+
+    tenant: str = Field("", max_length=128)
+    text: str = Field(min_length=1, max_length=2_000)
+    relevant: dict[str, float] = Field(min_length=1, max_length=100)
 
 
 class Estimate(_Model):
@@ -78,6 +81,7 @@ class UpgradeState(_Model):
     fallback: str = Field("", description="why the status quo is served although the upgrade goes on; empty: it is not")
     fit: dict[str, Any] = Field(default_factory=dict)
     shadow: tuple[ShadowQuery, ...] = ()
+    judged: bool = Field(False, description="the shadow queries were given with judgements; else made from documents")
     progress: Progress = Progress()
     curve: tuple[Estimate, ...] = ()
     encoded: int = Field(0, description="texts that the upgrade itself had encoded, the backfill left out")

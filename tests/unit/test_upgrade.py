@@ -1,0 +1,375 @@
+"""An upgrade from its start to its end, and back, on the in-memory parts."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+import pytest
+
+from driftline.adapters.memory import MemoryEmbedder
+from driftline.core.collections import Collection
+from driftline.core.control import ControlFollower, ControlWriter, collection_record, log_record, space_record
+from driftline.core.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from driftline.core.ports import Embedder
+from driftline.core.records import Carry, Leg, LogIncarnation, Matrix, Space
+from driftline.core.topics import BACKFILL, CHANGES, DEAD_LETTERS, VECTORS
+from driftline.encode.lane import YieldingStage
+from driftline.encode.stage import decode as decode_change
+from driftline.index.housekeeping import Housekeeper
+from driftline.index.stage import decode as decode_vector
+from driftline.retrieval.generations import GenerationSearch, Wanted
+from driftline.upgrade.controller import Controller, describe
+from driftline.upgrade.report import page
+from driftline.upgrade.sample import pseudo_query
+from driftline.upgrade.settings import UpgradeSection
+from driftline.upgrade.state import ShadowQuery, UpgradeState, read_state, route, wanted
+from tests.build import BASE, a_change, a_collection, a_follower, publish_change
+from tests.unit.test_pipeline import Pipeline
+
+WORDS = "red blue green shoes hats coats wool silk cotton big small cheap dear warm cold light heavy long".split()  # noqa: SIM905
+TITLES = [f"{a} {b} {c} item" for a in WORDS[:4] for b in WORDS[6:12] for c in WORDS[12:]]
+
+
+class Encoders:
+    """Several encoders behind one port, as Triton holds them."""
+
+    def __init__(self, *embedders: MemoryEmbedder) -> None:
+        self.by_name = {e.space.encoder: e for e in embedders}
+
+    def _of(self, encoder: str) -> MemoryEmbedder:
+        if encoder not in self.by_name:
+            raise Unavailable("triton", f"encoder {encoder!r}: not loaded")
+        return self.by_name[encoder]
+
+    def describe(self, encoder: str) -> Space:
+        return self._of(encoder).describe(encoder)
+
+    def tokenizer_json(self, encoder: str) -> str:
+        return self._of(encoder).tokenizer_json(encoder)
+
+    def embed(self, encoder: str, space: str, requests: object) -> list[Matrix | Exception]:
+        return self._of(encoder).embed(encoder, space, requests)  # type: ignore[arg-type]
+
+    def ping(self) -> None: ...
+
+
+class World(Pipeline):
+    """The pipeline with a control topic, two encoders and the controller of upgrades."""
+
+    def __init__(self, titles: list[str] = TITLES, **settings: object) -> None:
+        super().__init__(a_collection(MemoryEmbedder(48, "hashing").space))
+        self.old, self.new = MemoryEmbedder(48, "hashing"), MemoryEmbedder(64, "better")
+        self.encoders: Embedder = Encoders(self.old, self.new)
+        self.encode._embedder = self.encoders
+        self.embedder = self.old
+        self.publisher.publish(
+            [
+                space_record(self.old.space),
+                log_record(LogIncarnation(CHANGES.name, "t1", BASE)),
+                collection_record(self.collection),
+            ]
+        )
+        self.follower: ControlFollower = a_follower(self.log, self.view)
+        self.leads = True
+        values = {"quality_every_seconds": 60, "held_out": 30, "pairs": 80, "window": 50} | settings
+        self.settings = UpgradeSection.model_validate(values)
+        self.controller = self.a_controller()
+        for title in titles:
+            publish_change(self.log, a_change(title, title=title))
+        self.drain()
+
+    def a_controller(self) -> Controller:
+        writer = ControlWriter(self.publisher, self.follower)
+        return Controller(
+            self.view, writer, self.encoders, self.store, self.publisher, "test_", self.settings, lambda: self.leads
+        )
+
+    def backfill(self) -> None:
+        lane = YieldingStage(self.encode, lambda: False, 0)
+        self._run(BACKFILL.name, "lane", lane, decode_change)
+        self._run(VECTORS.name, "index", self.index, decode_vector)
+
+    @property
+    def now(self) -> Collection:
+        return self.view.collection("things")
+
+    @property
+    def state(self) -> UpgradeState:
+        return self.controller.state("things")
+
+    def run_until(self, phase: str, between: Callable[[], None] = lambda: None, ticks: int = 60) -> None:
+        for _ in range(ticks):
+            if self.state.phase == phase:
+                return
+            self.controller.tick()
+            between()
+            self.backfill()
+        raise AssertionError(f"still {self.state.phase}: {self.state}")
+
+    def versions(self, generation: int) -> dict[str, int]:
+        embedder = self.old if generation == 1 else self.new
+        found = {g.number: g for g in (*self.now.generations, *self.now.retired)}[generation]
+        target = self.now.target(found, embedder.space.dimension)
+        return {i: version for _, i, version, chunk in self.store.scan(target) if chunk == 0}
+
+    def find(self, text: str) -> list[str]:
+        def encode(space: Space) -> Matrix:
+            return (self.old if space.encoder == "hashing" else self.new)._one(text)[None]
+
+        found = GenerationSearch(self.view, self.store).search(self.now, self.now.routes, encode, Wanted(10))
+        return [hit.id for hit in found.hits]
+
+    def close(self) -> None:
+        self.follower.close()
+
+
+@pytest.fixture
+def world() -> object:
+    made = World()
+    yield made
+    made.close()
+
+
+def start(world: World, **options: object) -> UpgradeState:
+    return world.controller.start("things", "better", dict(options))
+
+
+def test_an_upgrade_carries_every_document_over_and_ends_with_the_new_generation_alone(world: World) -> None:
+    start(world)
+    phases = []
+    world.run_until("complete", lambda: phases.append(world.state.phase))
+    assert [p for i, p in enumerate(phases) if p not in phases[:i]] == [
+        "sampling", "fitted", "serving", "backfilling", "complete",
+    ]  # fmt: skip
+    assert world.versions(2) == world.versions(1)
+    assert len(world.versions(2)) == len(TITLES)
+    assert [g.number for g in world.now.generations] == [1, 2], "the way back stays open"
+    if not world.state.fallback:
+        assert world.now.routes == (Leg(2),)
+    world.controller.finish("things", force=True)
+    assert [g.number for g in world.now.generations] == [2]
+    assert [g.number for g in world.now.retired] == [1]
+    assert world.find(TITLES[5])[0] == TITLES[5]
+    Housekeeper(world.view, world.store, 8).settle(world.now)
+    assert world.versions(1) == {}
+
+
+def test_searches_find_every_document_at_every_moment(world: World) -> None:
+    start(world)
+
+    def check() -> None:
+        for title in (TITLES[0], TITLES[77], TITLES[-1]):
+            assert title in world.find(title)[:3], (world.state.phase, world.now.routes)
+
+    world.run_until("complete", check)
+
+
+def test_changes_during_an_upgrade_win_over_its_backfill(world: World) -> None:
+    start(world)
+    rng = random.Random(5)
+    expected = dict.fromkeys(world.versions(1))
+    turn = 0
+
+    def write() -> None:
+        nonlocal turn
+        turn += 1
+        for title in rng.sample(TITLES, 6):
+            if rng.random() < 0.5:
+                publish_change(world.log, a_change(title, delete=True))
+                expected.pop(title, None)
+            else:
+                publish_change(world.log, a_change(title, title=f"{title} again {turn}"))
+                expected[title] = None
+        if turn % 2:
+            world._run(CHANGES.name, "encode", world.encode, decode_change)
+
+    for _ in range(25):
+        world.controller.tick()
+        write()
+        world.backfill()
+    world.drain()
+    world.run_until("complete")
+    assert world.versions(1).keys() == expected.keys()
+    assert world.versions(2) == world.versions(1)
+
+
+@pytest.mark.parametrize("phase", ["registered", "sampling", "fitted", "serving", "backfilling", "complete"])
+def test_a_rollback_from_every_phase_leaves_the_collection_as_it_was(world: World, phase: str) -> None:
+    start(world)
+    if phase != "registered":
+        world.run_until(phase)
+    publish_change(world.log, a_change("fresh", title="a fresh one"))
+    world.drain()
+    before = world.versions(1)
+    world.controller.rollback("things")
+    assert world.now.routes == (Leg(1),)
+    assert [g.number for g in world.now.generations] == [1]
+    assert world.versions(1) == before
+    assert "fresh" in before
+    Housekeeper(world.view, world.store, 8).settle(world.now)
+    world.backfill()
+    world.controller.tick()
+    assert world.versions(2) == {}, "what was on its way is not written any more"
+    assert world.log.all(DEAD_LETTERS.name) == []
+    with pytest.raises(Conflict):
+        world.controller.rollback("things")
+    # The next try gets a generation number of its own.
+    start(world)
+    assert [g.number for g in world.now.generations] == [1, 3]
+
+
+@pytest.mark.parametrize("phase", ["sampling", "fitted", "serving", "backfilling"])
+def test_a_controller_that_dies_is_succeeded_by_one_that_goes_on(world: World, phase: str) -> None:
+    start(world)
+    world.run_until(phase)
+    world.controller = world.a_controller()
+    world.run_until("complete")
+    assert world.versions(2) == world.versions(1)
+
+
+def test_a_crash_between_the_state_and_the_collection_is_mended_by_the_next_tick(world: World) -> None:
+    start(world)
+    world.run_until("backfilling")
+    broken = world.now
+    world.publisher.publish([collection_record(a_collection(world.old.space))])
+    world.follower.wait_for(world.log.all("control")[-1].offset, 5)
+    assert world.now != broken
+    world.controller.tick()
+    assert [g.number for g in world.now.generations] == [1, 2]
+
+
+def test_only_the_leader_acts(world: World) -> None:
+    world.leads = False
+    with pytest.raises(Unavailable):
+        start(world)
+    world.leads = True
+    start(world)
+    world.leads = False
+    world.controller.tick()
+    assert world.state.phase == "registered"
+
+
+def test_a_paused_upgrade_stays_where_it_is(world: World) -> None:
+    start(world)
+    world.run_until("backfilling")
+    world.controller.pause("things", True)
+    held = len(world.versions(2))
+    for _ in range(3):
+        world.controller.tick()
+    world.backfill()
+    assert world.state.paused
+    assert len(world.versions(2)) <= held + world.settings.window
+    world.controller.pause("things", False)
+    world.run_until("complete")
+
+
+def test_a_document_that_the_new_encoder_refuses_keeps_the_upgrade_open_and_is_still_found() -> None:
+    world = World(retry_seconds=0.01)
+    try:
+        world.new.refused_texts = {TITLES[8]}
+        start(world)
+        deadline = time.monotonic() + 30
+        while world.state.progress.refused == 0 and time.monotonic() < deadline:
+            world.controller.tick()
+            world.backfill()
+            time.sleep(0.02)
+        assert world.state.phase == "backfilling"
+        assert world.state.progress.refused == 1
+        assert TITLES[8] in world.find(TITLES[8])
+        assert world.log.all(DEAD_LETTERS.name)
+    finally:
+        world.close()
+
+
+def test_a_collection_too_small_to_fit_on_is_served_by_the_old_generation_until_the_new_one_is_complete() -> None:
+    world = World(TITLES[:20])
+    try:
+        start(world)
+        world.run_until("backfilling")
+        assert (world.state.decision, world.now.routes) == ("wait", (Leg(1),))
+        world.run_until("complete")
+        assert world.now.routes == (Leg(2),)
+    finally:
+        world.close()
+
+
+def test_a_worse_model_is_noticed_and_the_status_quo_is_served(world: World) -> None:
+    """The new encoder gives every text the same vector: no search by it can find anything."""
+    world.new._one = lambda text: world.old._one("same").repeat(2)[:64]  # type: ignore[method-assign]
+    judged = tuple(ShadowQuery(text=t, relevant={t: 1.0}) for t in TITLES[:30])
+    world.controller.start("things", "better", {}, judged)
+    world.run_until("complete")
+    assert world.state.fallback
+    assert world.now.routes == (Leg(1),)
+    with pytest.raises(Conflict, match="status quo"):
+        world.controller.finish("things")
+    world.controller.finish("things", force=True)
+    assert world.now.routes == (Leg(2),)
+
+
+def test_another_model_under_the_same_name_fails_the_upgrade(world: World) -> None:
+    start(world)
+    world.run_until("backfilling")
+    world.encoders.by_name["better"] = MemoryEmbedder(80, "better")  # type: ignore[attr-defined]
+    world.controller.tick()
+    assert world.state.phase == "failed"
+    assert world.now.routes == (Leg(1),)
+
+
+@pytest.mark.parametrize(
+    "collection, encoder, error, words",
+    [
+        ("nothing", "better", NotFound, "no collection"),
+        ("things", "missing", InvalidRequest, "not loaded"),
+        ("things", "hashing", Conflict, "already"),
+    ],
+)
+def test_the_gates(world: World, collection: str, encoder: str, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        world.controller.start(collection, encoder, {})
+
+
+def test_one_upgrade_of_a_collection_at_a_time(world: World) -> None:
+    start(world)
+    with pytest.raises(Conflict, match="roll it back"):
+        start(world)
+    with pytest.raises(Conflict, match="only a complete one"):
+        world.controller.finish("things")
+
+
+def test_the_state_survives_its_record_and_is_told(world: World) -> None:
+    start(world)
+    world.run_until("complete")
+    assert read_state(world.state.record()) == world.state
+    told = describe(world.state)
+    assert (told["fraction"], told["shadow_queries"]) == (1.0, 30)
+    assert "shadow" not in told
+    shown = page(told)
+    assert "<svg" in shown
+    assert "better" in shown
+
+
+def test_what_a_state_demands_is_stable() -> None:
+    collection = a_collection()
+    state = UpgradeState(
+        id="x", collection="things", collection_uid="u1", phase="backfilling", encoder="e", old=1, new=2,
+        new_space="s2", store="st", margin=0.01, pairs=100, decision="ensemble", compensation="c",
+    )  # fmt: skip
+    assert route(state) == (Leg(2), Leg(1, Carry.ENSEMBLE, "c"))
+    once = wanted(state, collection)
+    assert wanted(state, once) == once
+    for phase in ("complete", "finished", "rolled_back"):
+        ended = wanted(state.into(phase, 1), once)  # type: ignore[arg-type]
+        assert wanted(state.into(phase, 1), ended) == ended  # type: ignore[arg-type]
+
+
+def test_pseudo_queries_are_words_of_their_text() -> None:
+    rng = random.Random(1)
+    text = " ".join(f"w{i}" for i in range(100))
+    for _ in range(100):
+        words = pseudo_query(text, rng).split()
+        assert 2 <= len(words) <= 12
+        assert set(words) <= set(text.split())
+    assert pseudo_query("one", rng) == "one"
