@@ -18,6 +18,7 @@ class User:
         self.stack = stack
         self.ingest = httpx.Client(base_url=stack.ingest_url, timeout=90, trust_env=False)
         self.query = httpx.Client(base_url=stack.query_url, timeout=90, trust_env=False)
+        self.upgrade = httpx.Client(base_url=stack.addresses["upgrade"], timeout=90, trust_env=False)
 
     def create(self, encoder: str = "hashing", **changes: Any) -> str:
         """A new collection; returns once index has made its store and searches answer."""

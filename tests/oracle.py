@@ -47,10 +47,11 @@ class Oracle:
             return {i: (v, n) for i, (v, n) in self.newest.items() if n}
 
 
-def stored(stack: Stack, user: User, collection: str) -> dict[str, tuple[int, int]]:
-    """Document id -> (version, chunks) in Milvus; fails on a document whose rows are of two versions."""
+def stored(stack: Stack, user: User, collection: str, number: int = 0) -> dict[str, tuple[int, int]]:
+    """Document id -> (version, chunks) that a generation (0: the newest) holds in Milvus; fails on a document whose
+    rows are of two versions."""
     shown = user.ingest.get(f"/v1/collections/{collection}").json()
-    generation = shown["generations"][-1]
+    generation = next(g for g in reversed(shown["generations"]) if number in (0, g["number"]))
     target = StoreTarget(generation["store"], generation["space"], 256, "cosine", shown["uid"])
     rows: dict[str, dict[int, int]] = defaultdict(dict)
     for _, document_id, version, chunk in MilvusStore(MilvusSettings(uri=stack.addresses["milvus"])).scan(target):

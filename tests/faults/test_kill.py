@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import threading
 import time
 from collections.abc import Iterator
 
@@ -19,12 +18,12 @@ from driftline.local.processes import StartError
 from driftline.local.stack import Stack
 from tests.client import User, until
 from tests.conftest import options
-from tests.oracle import CHUNKING, Oracle, check, text_of
+from tests.load import Load
+from tests.oracle import CHUNKING, Oracle, check
 
 FAULTS = int(os.environ.get("DRIFTLINE_FAULTS", "50"))
 SEED = int(os.environ.get("DRIFTLINE_SEED", "0")) or random.SystemRandom().randrange(1, 2**31)
 VICTIMS = ("encode", "encode-2", "index", "index-2")
-DOCUMENTS = 150
 
 
 @pytest.fixture(scope="module")
@@ -33,61 +32,6 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack.up(options(models=("hashing",), replicas={"encode": 2, "index": 2}), report=lambda _: None)
     yield stack
     stack.down()
-
-
-class Load(threading.Thread):
-    """One producer: random upserts and deletes with unique, shuffled versions; every 7th event is sent twice."""
-
-    def __init__(self, stack: Stack, collection: str, oracle: Oracle, number: int) -> None:
-        super().__init__(name=f"load-{number}")
-        self.user = User(stack)
-        self.collection = collection
-        self.oracle = oracle
-        self.number = number
-        self.random = random.Random(SEED + number)
-        self.halt = threading.Event()
-        self.error: BaseException | None = None
-        self.sent = 0
-
-    def run(self) -> None:
-        try:
-            while not self.halt.is_set():
-                self.step()
-        except BaseException as error:
-            self.error = error
-
-    def step(self) -> None:
-        lines = []
-        for _ in range(20):
-            self.sent += 1
-            document_id = f"d{self.random.randrange(DOCUMENTS)}"
-            # Late events: versions jump back and forth around the counter; the producer's number makes them unique.
-            version = max(1, self.sent * 10 + self.random.randrange(-300, 300) // 10 * 10) * 10 + self.number
-            line: dict[str, object] = {"id": document_id, "version": version}
-            if self.random.random() < 0.25:
-                line["operation"] = "delete"
-            else:
-                line["fields"] = {"body": text_of(document_id, version, self.random.randint(1, 4))}
-            lines.append(line)
-        lines = self.only_first(lines)
-        for part in (lines, lines[::7]):
-            for line, answer in zip(part, self.user.bulk(self.collection, part), strict=True):
-                fields = line.get("fields")
-                sentences = fields["body"].count(" says ") if isinstance(fields, dict) else 0
-                if "token" in answer:
-                    self.oracle.accepted(answer["id"], answer["version"], sentences, answer["token"])
-        self.halt.wait(0.05)
-
-    def only_first(self, lines: list[dict[str, object]]) -> list[dict[str, object]]:
-        """A version of a document means one thing only: never send two events with the same."""
-        self.used: set[tuple[object, object]] = getattr(self, "used", set())
-        fresh = []
-        for line in lines:
-            key = (line["id"], line["version"])
-            if key not in self.used:
-                self.used.add(key)
-                fresh.append(line)
-        return fresh
 
 
 def strike(stack: Stack, rng: random.Random) -> str:
@@ -110,7 +54,7 @@ def test_kills_and_freezes_lose_resurrect_and_stale_nothing(fleet: Stack) -> Non
     print(f"seed {SEED}, {FAULTS} faults")
     user, rng, oracle = User(fleet), random.Random(SEED), Oracle()
     collection = user.create(embedding={"encoder": "hashing", "fields": ["body"], "chunking": CHUNKING})
-    producers = [Load(fleet, collection, oracle, number) for number in range(1, 4)]
+    producers = [Load(fleet, collection, oracle, number, SEED) for number in range(1, 4)]
     for producer in producers:
         producer.start()
     struck = []

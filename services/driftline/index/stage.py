@@ -284,7 +284,7 @@ def _documents(group: _Group, key: str, record: VectorRecord) -> dict[int, Store
         target = group.targets.get(named.generation)
         if target is None:
             if named.generation >= group.collection.unused_number:
-                raise Unavailable("control", f"generation {named.generation} of {record.collection!r} is not known yet")
+                raise Unavailable("control", f"generation {named.generation} is not known yet", 0.2)
             continue
         if named.space != target.space:
             raise InvalidRecord("wrong_space", f"vectors of space {named.space}, the store holds {target.space}")
