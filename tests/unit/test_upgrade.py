@@ -8,19 +8,22 @@ from collections.abc import Callable
 
 import pytest
 
-from driftline.adapters.memory import MemoryEmbedder
+from driftline.adapters.memory import MemoryEmbedder, MemoryLogReader
+from driftline.core import codec
 from driftline.core.collections import Collection
 from driftline.core.control import ControlFollower, ControlWriter, collection_record, log_record, space_record
 from driftline.core.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from driftline.core.ports import Embedder
-from driftline.core.records import Carry, Leg, LogIncarnation, Matrix, Space
-from driftline.core.topics import BACKFILL, CHANGES, DEAD_LETTERS, VECTORS
+from driftline.core.records import Carry, Leg, LogIncarnation, Matrix, Space, document_key
+from driftline.core.topics import BACKFILL, CHANGES, DEAD_LETTERS, QUERIES, VECTORS
 from driftline.encode.lane import YieldingStage
 from driftline.encode.stage import decode as decode_change
 from driftline.index.housekeeping import Housekeeper
 from driftline.index.stage import decode as decode_vector
+from driftline.query.log import QueryLog
 from driftline.retrieval.generations import GenerationSearch, Wanted
 from driftline.upgrade.controller import Controller, describe
+from driftline.upgrade.demand import most_wanted
 from driftline.upgrade.report import page
 from driftline.upgrade.sample import pseudo_query
 from driftline.upgrade.settings import UpgradeSection
@@ -373,3 +376,40 @@ def test_pseudo_queries_are_words_of_their_text() -> None:
         assert 2 <= len(words) <= 12
         assert set(words) <= set(text.split())
     assert pseudo_query("one", rng) == "one"
+
+
+def test_what_is_searched_for_is_re_embedded_first() -> None:
+    world = World(window=10)
+    try:
+        wanted_first = [TITLES[99], TITLES[50], TITLES[120]]
+        queries = QueryLog(world.publisher, per_second=100)
+        for _ in range(3):
+            queries.offer(world.now, "", "something", [*wanted_first, "deleted since"])
+        queries.offer(world.now, "", "something", [TITLES[50]])
+        queries.flush()
+        queries.close()
+        found = most_wanted(MemoryLogReader(world.log), world.now.uid)
+        assert found[:2] == [document_key("", TITLES[99]), document_key("", TITLES[50])]
+        assert most_wanted(MemoryLogReader(world.log), "another") == []
+        world.controller._demand = lambda uid: most_wanted(MemoryLogReader(world.log), uid)
+        start(world)
+        world.run_until("backfilling")
+        world.controller.tick()
+        asked = [codec.decode_change(r.value).id for r in world.log.all(BACKFILL.name)]
+        assert set(wanted_first) <= set(asked)
+        assert len(asked) == 10
+        world.run_until("complete")
+    finally:
+        world.close()
+
+
+def test_the_log_of_searches_is_bounded() -> None:
+    world = World(TITLES[:2])
+    try:
+        queries = QueryLog(world.publisher, per_second=2)
+        for i in range(50):
+            queries.offer(world.now, "", f"text {i}", [])
+        queries.close()
+        assert 1 <= len(world.log.all(QUERIES.name)) <= 3
+    finally:
+        world.close()

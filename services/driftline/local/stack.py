@@ -182,6 +182,7 @@ class Stack:
             "DRIFTLINE_REDIS__URL": self.addresses["redis"],
             "DRIFTLINE_TRITON__URL": self.addresses["triton"],
             "DRIFTLINE_AUTH__MODE": "off",
+            "DRIFTLINE_QUERY__LOG_PER_SECOND": "5",
             "OMP_NUM_THREADS": "1",
             "TOKENIZERS_PARALLELISM": "false",
             **options.env,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from driftline.adapters.kafka import KafkaLogReader
+from driftline.adapters.kafka import KafkaLogReader, KafkaPublisher
 from driftline.adapters.milvus import MilvusStore
 from driftline.adapters.redis import RedisCache
 from driftline.adapters.triton import TritonEmbedder
@@ -13,6 +13,7 @@ from driftline.core.control import ControlFollower, ControlView
 from driftline.core.health import Health
 from driftline.core.receipts import ReceiptTail
 from driftline.core.settings import load
+from driftline.query.log import QueryLog
 from driftline.query.rpc import SERVICE, SearchRpc, register
 from driftline.query.search import Searcher
 from driftline.query.server import create_app
@@ -33,13 +34,18 @@ def main() -> int:
     service.patiently(tail.start, "kafka", threading.Event())
     embedder = TritonEmbedder(settings.triton)
     store = MilvusStore(settings.milvus)
-    searcher = Searcher(view, embedder, store, RedisCache(settings.redis), tail, settings.query)
+    publisher = KafkaPublisher(settings.kafka)
+    query_log = QueryLog(publisher, settings.query.log_per_second) if settings.query.log_per_second else None
+    searcher = Searcher(view, embedder, store, RedisCache(settings.redis), tail, settings.query, query_log)
     watch(health, {"triton": embedder.ping, "milvus": store.ping})
     rpc = SearchRpc(keys, searcher)
     grpc_server = start_grpc(settings.http, [(SERVICE, lambda server: register(rpc, server))], health)
     serve_http(create_app(settings, keys, health, searcher), settings.http)
     if grpc_server is not None:
         grpc_server.stop(5).wait()
+    if query_log is not None:
+        query_log.close()
+    publisher.close()
     tail.close()
     follower.close()
     return 0

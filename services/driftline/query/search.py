@@ -29,6 +29,7 @@ from driftline.core.records import (
 )
 from driftline.query import request as requests
 from driftline.query.fills import Fills
+from driftline.query.log import QueryLog
 from driftline.query.request import SearchBody
 from driftline.query.settings import QuerySection
 from driftline.retrieval import filters
@@ -72,6 +73,7 @@ class Searcher:
         cache: Cache,
         tail: ReceiptTail,
         settings: QuerySection,
+        query_log: QueryLog | None = None,
     ) -> None:
         self._view = view
         self._embedder = embedder
@@ -80,6 +82,7 @@ class Searcher:
         self._tail = tail
         self._settings = settings
         self._fills = Fills(cache)
+        self._query_log = query_log
         self._generations = GenerationSearch(view, store)
 
     def search(self, collection: str, body: SearchBody) -> dict[str, Any]:
@@ -100,6 +103,8 @@ class Searcher:
         answer["took_ms"] = round(took * 1000, 3)
         if body.explain:
             answer["explain"] = self._explain(plan, answer)
+        if self._query_log is not None and body.text is not None and body.offset == 0 and body.cursor is None:
+            self._query_log.offer(plan.collection, plan.tenant, body.text, [hit["id"] for hit in answer["hits"]])
         kind = "text" if body.text is not None else "vector" if body.vector is not None else "document"
         metrics.SEARCHES.labels(collection, kind).inc()
         metrics.SEARCH_SECONDS.labels("total").observe(took)

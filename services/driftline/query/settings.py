@@ -21,6 +21,11 @@ class QuerySection(Section):
     max_batch: int = Field(64, ge=1, le=1_000, description="most searches of one batch")
     max_wait_seconds: float = Field(60.0, gt=0, le=600, description="longest wait for `after`")
     embedding_ttl_seconds: int = Field(86_400, ge=1, description="how long a query's embedding is cached")
+    log_per_second: float = Field(
+        0.0, ge=0, le=1_000,
+        description="texts of searches written to the `queries` topic, at most; 0: none. Upgrades begin with what is "
+        "searched for",
+    )  # fmt: skip
     result_ttl_seconds: int = Field(300, ge=0, description="how long a result is cached; 0 switches that off")
 
 

@@ -16,6 +16,7 @@ from driftline.core.health import Health
 from driftline.core.settings import load
 from driftline.core.topics import CONTROL
 from driftline.upgrade.controller import Controller
+from driftline.upgrade.demand import most_wanted
 from driftline.upgrade.leader import Leader
 from driftline.upgrade.server import create_app
 from driftline.upgrade.settings import UpgradeSettings
@@ -41,9 +42,10 @@ def main() -> int:
     leader = Leader(subscriber, health)
     subscriber.subscribe(leader)
     leader.start()
+    searched = KafkaLogReader(settings.kafka)
     controller = Controller(
         view, ControlWriter(publisher, follower), embedder, store, publisher, settings.milvus.prefix,
-        settings.upgrade, leader.leading,
+        settings.upgrade, leader.leading, lambda uid: most_wanted(searched, uid),
     )  # fmt: skip
     watch(health, {"triton": embedder.ping, "milvus": store.ping})
     stop = threading.Event()

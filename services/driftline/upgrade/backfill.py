@@ -36,7 +36,9 @@ class Backfill:
         window: int,
         per_second: float,
         retry_seconds: float,
+        first: Sequence[str] = (),
     ) -> None:
+        """`first` are the keys of documents to begin with."""
         self._store = store
         self._publisher = publisher
         self._collection = collection
@@ -46,6 +48,7 @@ class Backfill:
         self._window = window
         self._per_second = per_second
         self._retry_seconds = retry_seconds
+        self._first = first
         self._asked: dict[str, tuple[int, float]] = {}
         self._pending: list[tuple[str, int]] = []
         self._tries: dict[tuple[str, int], int] = {}
@@ -108,6 +111,12 @@ class Backfill:
 
     def _scan(self) -> Iterator[list[tuple[str, int]]]:
         """(key, version) of documents that the new generation lacks or holds in an older version, in parts."""
+        for part in _parts(self._first, _ASKED_AT_ONCE):
+            held = self._store.versions(self._old, part, None)
+            live = [(key, held[key].version) for key in part if key in held and not held[key].deleted]
+            if missing := self._lacking(live):
+                yield missing
+        self._first = ()
         heads: list[tuple[str, int]] = []
         for key, _, version, chunk in self._store.scan(self._old):
             if chunk == 0:

@@ -54,7 +54,10 @@ class _Live:
 
 
 class Controller:
-    """Commands come from any thread; `tick` from one. Only the leader does either."""
+    """Commands come from any thread; `tick` from one. Only the leader does either.
+
+    `demand` gives the keys of the most wanted documents of a collection, by its uid.
+    """
 
     def __init__(
         self,
@@ -66,6 +69,7 @@ class Controller:
         store_prefix: str,
         settings: UpgradeSection,
         leading: Callable[[], bool],
+        demand: Callable[[str], list[str]] = lambda _: [],
         clock: Clock = now_us,
     ) -> None:
         self._view = view
@@ -76,6 +80,7 @@ class Controller:
         self._prefix = store_prefix
         self._settings = settings
         self._leading = leading
+        self._demand = demand
         self._clock = clock
         self._search = GenerationSearch(view, store)
         self._judge = Judge(self._search, embedder)
@@ -345,6 +350,7 @@ class Controller:
             live.backfill = Backfill(
                 self._store, self._publisher, self._view.collection(state.collection), old, new, state.new,
                 self._settings.window, state.per_second, self._settings.retry_seconds,
+                self._demand(state.collection_uid),
             )  # fmt: skip
         through = live.backfill.tick()
         now = self._clock()

@@ -27,7 +27,7 @@ def page(state: Mapping[str, Any]) -> str:
         "<h2>Quality while it was re-embedded</h2>",
         _plot(state["curve"]),
         "<p class='note'>nDCG@10 of the shadow queries, each made from a document that no map was fitted on. The band "
-        "is the 95&nbsp;% interval of served minus status quo, drawn around the status quo.</p>",
+        "is the 95&nbsp;% interval of the difference to the status quo, put on top of it.</p>",
         "<h2>The ways of searching the older generation</h2>",
         _candidates(state["fit"]),
         "<h2>When</h2>",
