@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from driftline.adapters.memory import MemoryStore
 from driftline.adapters.milvus import MilvusStore
-from driftline.core.errors import Fenced, SpaceMismatch
+from driftline.core.errors import Fenced, SpaceMismatch, Unavailable
 from driftline.core.ports import VectorStore
 from driftline.core.records import Removal, StoredVersion, StoreTarget, VectorQuery, WritePlan, document_key, now_us
 from driftline.core.settings import MilvusSettings
@@ -63,6 +63,36 @@ def test_an_upsert_with_fewer_chunks_leaves_no_orphan(store: VectorStore, target
     assert sorted((v, c) for _, _, v, c in store.scan(target)) == [(2, 0), (2, 1)]
     hits = store.search(target, VectorQuery(np.ones((1, 8), np.float32), 10, None))[0]
     assert len(hits) == 2
+
+
+def test_rows_are_taken_out_without_a_tombstone(store: VectorStore, target: StoreTarget) -> None:
+    write(store, target, WritePlan((a_stored("a", version=1, chunks=3), a_stored("b", version=1))))
+    write(store, target, WritePlan(trims=((A, 0, 3),)))
+    assert store.versions(target, [A, B], None) == {B: StoredVersion(1, 1, False)}
+    hits = store.search(target, VectorQuery(np.ones((1, 8), np.float32), 10, None))[0]
+    assert {hit.key for hit in hits} == {B}
+
+
+@pytest.mark.parametrize("step", ["create_index", "load_collection"])
+def test_a_milvus_collection_that_was_left_half_made_is_completed(milvus_settings: MilvusSettings, step: str) -> None:
+    """What a kill between the three steps of a creation leaves could not be searched, and stayed so for ever."""
+    name = f"contract_{uuid.uuid4().hex[:10]}"
+    made = StoreTarget(name, "s1", 8, "cosine", name)
+    broken = MilvusStore(milvus_settings)
+    broken.ensure(replace(made, store=f"{name}_first"))
+
+    def killed(*args: object, **kwargs: object) -> None:
+        raise OSError("killed")
+
+    setattr(broken._connected, step, killed)
+    with pytest.raises(Unavailable):
+        broken.ensure(made)
+    mended = MilvusStore(milvus_settings)
+    mended.ensure(made)
+    write(mended, made, WritePlan((a_stored("a"),)))
+    assert len(mended.search(made, VectorQuery(np.ones((1, 8), np.float32), 5, None))[0]) == 1
+    mended.drop(made)
+    mended.drop(replace(made, store=f"{name}_first"))
 
 
 def test_replaying_a_plan_changes_nothing(store: VectorStore, target: StoreTarget) -> None:

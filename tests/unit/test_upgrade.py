@@ -155,7 +155,7 @@ def test_an_upgrade_carries_every_document_over_and_ends_with_the_new_generation
     assert [g.number for g in world.now.generations] == [2]
     assert [g.number for g in world.now.retired] == [1]
     assert world.find(TITLES[5])[0] == TITLES[5]
-    Housekeeper(world.view, world.store, 8).settle(world.now)
+    Housekeeper(world.view, world.store, 8).retire(world.now)
     assert world.versions(1) == {}
 
 
@@ -211,7 +211,7 @@ def test_a_rollback_from_every_phase_leaves_the_collection_as_it_was(world: Worl
     assert [g.number for g in world.now.generations] == [1]
     assert world.versions(1) == before
     assert "fresh" in before
-    Housekeeper(world.view, world.store, 8).settle(world.now)
+    Housekeeper(world.view, world.store, 8).retire(world.now)
     world.backfill()
     world.controller.tick()
     assert world.versions(2) == {}, "what was on its way is not written any more"

@@ -8,7 +8,6 @@ collection of tombstones. Works with Milvus 2.3 and later.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -88,29 +87,28 @@ class MilvusStore:
 
     def _ensure(self, client: Any, target: StoreTarget) -> None:
         identity = {"space": target.space, "dimension": target.dimension, "metric": target.metric}
-        if not client.has_collection(target.store):
-            schema = client.create_schema(
-                auto_id=False, enable_dynamic_field=False, description=orjson.dumps(identity).decode()
-            )
-            schema.add_field("pk", DataType.VARCHAR, max_length=48, is_primary=True)
-            schema.add_field("key", DataType.VARCHAR, max_length=32)
-            schema.add_field("tenant", DataType.VARCHAR, max_length=128)
-            schema.add_field("id", DataType.VARCHAR, max_length=512)
-            schema.add_field("version", DataType.INT64)
-            schema.add_field("chunk", DataType.INT32)
-            schema.add_field("chunks", DataType.INT32)
-            schema.add_field("text", DataType.VARCHAR, max_length=65_535)
-            schema.add_field("fields", DataType.VARCHAR, max_length=65_535)
-            schema.add_field("attributes", DataType.JSON)
-            schema.add_field("vector", DataType.FLOAT_VECTOR, dim=target.dimension)
-            index = client.prepare_index_params()
-            index.add_index(
-                "vector",
-                index_type="HNSW",
-                metric_type=_METRICS[target.metric],
-                params={"M": self._settings.hnsw_m, "efConstruction": self._settings.hnsw_ef_construction},
-            )
-            self._create(client, target.store, schema, index)
+        schema = client.create_schema(
+            auto_id=False, enable_dynamic_field=False, description=orjson.dumps(identity).decode()
+        )
+        schema.add_field("pk", DataType.VARCHAR, max_length=48, is_primary=True)
+        schema.add_field("key", DataType.VARCHAR, max_length=32)
+        schema.add_field("tenant", DataType.VARCHAR, max_length=128)
+        schema.add_field("id", DataType.VARCHAR, max_length=512)
+        schema.add_field("version", DataType.INT64)
+        schema.add_field("chunk", DataType.INT32)
+        schema.add_field("chunks", DataType.INT32)
+        schema.add_field("text", DataType.VARCHAR, max_length=65_535)
+        schema.add_field("fields", DataType.VARCHAR, max_length=65_535)
+        schema.add_field("attributes", DataType.JSON)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=target.dimension)
+        index = client.prepare_index_params()
+        index.add_index(
+            "vector",
+            index_type="HNSW",
+            metric_type=_METRICS[target.metric],
+            params={"M": self._settings.hnsw_m, "efConstruction": self._settings.hnsw_ef_construction},
+        )
+        self._create(client, target.store, schema, index)
         found = client.describe_collection(target.store)
         stored = _identity(found.get("description", ""))
         if stored.get("space") != target.space or stored.get("dimension") != target.dimension:
@@ -119,34 +117,34 @@ class MilvusStore:
     def _ensure_tombstones(self, client: Any) -> None:
         if self._tombstones in self._ensured:
             return
-        if not client.has_collection(self._tombstones):
-            schema = client.create_schema(auto_id=False, enable_dynamic_field=False, description="driftline tombstones")
-            schema.add_field("pk", DataType.VARCHAR, max_length=80, is_primary=True)
-            schema.add_field("version", DataType.INT64)
-            schema.add_field("deleted_at_us", DataType.INT64)
-            # Milvus 2.3 wants a vector in every collection; this one is never searched.
-            schema.add_field("vector", DataType.FLOAT_VECTOR, dim=2)
-            index = client.prepare_index_params()
-            index.add_index("vector", index_type="FLAT", metric_type="L2", params={})
-            self._create(client, self._tombstones, schema, index)
+        schema = client.create_schema(auto_id=False, enable_dynamic_field=False, description="driftline tombstones")
+        schema.add_field("pk", DataType.VARCHAR, max_length=80, is_primary=True)
+        schema.add_field("version", DataType.INT64)
+        schema.add_field("deleted_at_us", DataType.INT64)
+        # Milvus 2.3 wants a vector in every collection; this one is never searched.
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=2)
+        index = client.prepare_index_params()
+        index.add_index("vector", index_type="FLAT", metric_type="L2", params={})
+        self._create(client, self._tombstones, schema, index)
         self._ensured.add(self._tombstones)
 
     def _create(self, client: Any, name: str, schema: Any, index: Any) -> None:
-        try:
-            client.create_collection(
-                name,
-                schema=schema,
-                index_params=index,
-                num_shards=self._settings.shards,
-                consistency_level="Bounded",
-            )
-        except MilvusException:
-            # Another replica may have been first: then it exists now, and is loaded below.
-            if not client.has_collection(name):
-                raise
-            deadline = time.monotonic() + self._settings.timeout_seconds
-            while "Loaded" not in str(client.get_load_state(name)) and time.monotonic() < deadline:
-                threading.Event().wait(0.2)
+        """Make a collection with its index, loaded. A creation that stopped half-way, here or in another process, is
+        brought to its end: each of the three steps can be done again."""
+        if not client.has_collection(name):
+            try:
+                client.create_collection(
+                    name, schema=schema, num_shards=self._settings.shards, consistency_level="Bounded"
+                )
+            except MilvusException:
+                # Another replica may have been first.
+                if not client.has_collection(name):
+                    raise
+        if "Loaded" in str(client.get_load_state(name)):
+            return
+        if not client.list_indexes(name):
+            client.create_index(name, index)
+        client.load_collection(name)
 
     def drop(self, target: StoreTarget) -> None:
         self._call("drop", lambda c: c.drop_collection(target.store))
@@ -186,8 +184,10 @@ class MilvusStore:
             for rows_part in _parts(rows, _ROWS_PER_WRITE):
                 self._call("upsert", lambda c, p=rows_part: self._upsert(c, target.store, p))  # type: ignore[misc]
             if FENCE.untimed:
-                # Writing the tombstones once more changes nothing and gives a timestamp after the deletes.
-                self._call("tombstone", lambda c: self._write_tombstones(c, target, plan.removals))
+                # Writing the tombstones once more changes nothing and gives a timestamp after the deletes; without any,
+                # that of a key that no document has does.
+                marks = plan.removals or (Removal("-", 0, 0),)
+                self._call("tombstone", lambda c: self._write_tombstones(c, target, marks))
             metrics.STORE_ROWS.inc(len(rows))
             return FENCE.timestamp
         finally:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 from driftline.core.collections import Collection
 from driftline.core.control import ControlView
 from driftline.core.errors import Unavailable
 from driftline.core.ports import VectorStore
-from driftline.core.records import Clock, now_us
+from driftline.core.records import Clock, Generation, StoreTarget, now_us
 
 log = logging.getLogger(__name__)
 _DAY_US = 86_400 * 1_000_000
@@ -20,14 +21,16 @@ class Housekeeper:
 
     def __init__(
         self, view: ControlView, store: VectorStore, tombstone_days: float, clock: Clock = now_us,
-        every_seconds: float = 600.0,
+        every_seconds: float = 600.0, grace_seconds: float = 30.0,
     ) -> None:  # fmt: skip
+        """A retired generation is dropped `grace_seconds` after that is known: a search may just be reading it."""
         self._view = view
         self._store = store
         self._tombstone_us = int(tombstone_days * _DAY_US)
         self._clock = clock
         self._every = every_seconds
-        self._pending: dict[str, Collection] = {}
+        self._grace = grace_seconds
+        self._pending: dict[str, tuple[Collection, float]] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -36,7 +39,7 @@ class Housekeeper:
     def notice(self, collection: Collection) -> None:
         """A collection was created or deleted."""
         with self._lock:
-            self._pending[collection.uid] = collection
+            self._pending[collection.uid] = (collection, time.monotonic())
         self._wake.set()
 
     def start(self) -> None:
@@ -65,27 +68,34 @@ class Housekeeper:
     def _work(self) -> None:
         with self._lock:
             pending = list(self._pending.values())
-        for collection in pending:
+        for collection, since in pending:
             try:
                 self.settle(collection)
+                if collection.retired and time.monotonic() - since < self._grace:
+                    continue
+                self.retire(collection)
             except Unavailable as error:
                 log.warning("will try again", extra={"collection": collection.name, "error": str(error)})
                 continue
             with self._lock:
-                if self._pending.get(collection.uid) is collection:
+                if self._pending.get(collection.uid) == (collection, since):
                     del self._pending[collection.uid]
 
-    def settle(self, collection: Collection) -> None:
-        """Make the stores of live generations, drop those of retired ones and of deleted collections.
+    def _target(self, collection: Collection, generation: Generation) -> StoreTarget:
+        return collection.target(generation, self._view.space(generation.space).dimension)
 
-        Raises Unavailable.
-        """
-        for generation in (*collection.generations, *collection.retired):
-            target = collection.target(generation, self._view.space(generation.space).dimension)
-            if collection.deleted or generation in collection.retired:
-                self._store.drop(target)
+    def settle(self, collection: Collection) -> None:
+        """Make the stores of live generations, drop those of a deleted collection. Raises Unavailable."""
+        for generation in collection.generations:
+            if collection.deleted:
+                self._store.drop(self._target(collection, generation))
             else:
-                self._store.ensure(target)
+                self._store.ensure(self._target(collection, generation))
+
+    def retire(self, collection: Collection) -> None:
+        """Drop the stores of retired generations. Raises Unavailable."""
+        for generation in collection.retired:
+            self._store.drop(self._target(collection, generation))
 
     def purge(self) -> None:
         try:
