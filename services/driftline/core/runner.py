@@ -27,11 +27,12 @@ from typing import Generic, Protocol, TypeVar
 from driftline.core import codec, metrics
 from driftline.core.errors import Fenced, InvalidRecord, Unavailable
 from driftline.core.health import Health
-from driftline.core.logs import traced, traceparent_of
+from driftline.core.logs import traceparent_of
 from driftline.core.ports import Publisher, Subscriber
 from driftline.core.records import Clock, DeadLetter, Incoming, Outgoing, now_us
 from driftline.core.settings import RunnerSettings
 from driftline.core.topics import DEAD_LETTERS
+from driftline.core.tracing import span
 
 log = logging.getLogger(__name__)
 
@@ -270,7 +271,12 @@ class Runner(Generic[In]):
     def _process(self, batch: _Batch[In]) -> Processed:
         if not batch.inputs:
             return Processed([])
-        with traced(traceparent_of(batch.records[0].headers)), metrics.STAGE_SECONDS.labels("process").time():
+        traces = list(dict.fromkeys(t for r in batch.records if (t := traceparent_of(r.headers))))
+        name, first = f"{self._service} process", traces[0] if traces else ""
+        with (
+            span(name, first, traces[1:], records=len(batch.records)),
+            metrics.STAGE_SECONDS.labels("process").time(),
+        ):
             return self._stage.process(batch.inputs)
 
     @staticmethod

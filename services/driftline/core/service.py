@@ -11,19 +11,22 @@ from types import FrameType
 from typing import Any
 
 from driftline import __version__
-from driftline.core import logs, metrics
+from driftline.core import logs, metrics, tracing
 from driftline.core.errors import Unavailable
 from driftline.core.health import Health, serve
 from driftline.core.runner import Runner
 from driftline.core.settings import ServiceSettings
+from driftline.core.tracing import Tracer
 
 log = logging.getLogger(__name__)
 
 
-def begin(service: str, settings: ServiceSettings) -> None:
-    """Logs, build info, and the effective settings in the log."""
+def begin(service: str, settings: ServiceSettings, tracer: Callable[[str, str], Tracer] | None = None) -> None:
+    """Logs, build info, and the effective settings in the log. `tracer` is called where spans are to be exported."""
     logs.configure(service, settings.telemetry.log_level)
     metrics.BUILD_INFO.labels(__version__, service).set(1)
+    if settings.telemetry.otlp_endpoint and tracer is not None:
+        tracing.install(tracer(service, settings.telemetry.otlp_endpoint))
     log.info("starting", extra={"version": __version__, "settings": settings.model_dump(mode="json")})
 
 

@@ -116,6 +116,9 @@ class AuthSettings(Section):
 
 class TelemetrySettings(Section):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    otlp_endpoint: str = Field(
+        "", description="http(s)://host:port of an OpenTelemetry collector (OTLP over HTTP); empty exports no spans"
+    )
     metrics_host: str = Field("127.0.0.1", description="where health and metrics listen")
     metrics_port: int = Field(0, ge=0, le=65_535, description="health and metrics of services without an API")
 

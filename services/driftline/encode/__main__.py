@@ -6,6 +6,7 @@ import threading
 
 from driftline.adapters.kafka import KafkaLogReader, KafkaPublisher, KafkaSubscriber
 from driftline.adapters.redis import RedisCache
+from driftline.adapters.tracer import otel_tracer
 from driftline.adapters.triton import TritonEmbedder
 from driftline.core import service
 from driftline.core.control import ControlFollower, ControlView
@@ -20,7 +21,7 @@ from driftline.encode.stage import Change, EncodeStage, decode
 
 def main() -> int:
     settings = load(EncodeSettings)
-    service.begin("encode", settings)
+    service.begin("encode", settings, otel_tracer)
     health = Health()
     health.not_ready("assignment", "no partitions assigned yet")
     view = ControlView()

@@ -7,6 +7,7 @@ import threading
 from driftline.adapters.kafka import KafkaLogReader, KafkaPublisher, KafkaSubscriber
 from driftline.adapters.milvus import MilvusStore
 from driftline.adapters.redis import RedisCache
+from driftline.adapters.tracer import otel_tracer
 from driftline.core import service
 from driftline.core.control import ControlFollower, ControlView
 from driftline.core.health import Health
@@ -21,7 +22,7 @@ from driftline.index.stage import IndexStage, decode
 
 def main() -> int:
     settings = load(IndexSettings)
-    service.begin("index", settings)
+    service.begin("index", settings, otel_tracer)
     health = Health()
     health.not_ready("assignment", "no partitions assigned yet")
     view = ControlView()

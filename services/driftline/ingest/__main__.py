@@ -10,6 +10,7 @@ from typing import Any
 
 from driftline.adapters.kafka import KafkaLogReader, KafkaPublisher, KafkaSubscriber, KafkaTopicAdmin
 from driftline.adapters.milvus import MilvusStore
+from driftline.adapters.tracer import otel_tracer
 from driftline.adapters.triton import TritonEmbedder
 from driftline.core import service
 from driftline.core.control import ControlFollower, ControlView, ControlWriter
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 
 def main() -> int:
     settings = load(IngestSettings)
-    service.begin("ingest", settings)
+    service.begin("ingest", settings, otel_tracer)
     keys = Keys(settings.auth)
     sources = _sources(settings)
     health = Health()

@@ -7,6 +7,7 @@ import threading
 from driftline.adapters.kafka import KafkaLogReader, KafkaPublisher
 from driftline.adapters.milvus import MilvusStore
 from driftline.adapters.redis import RedisCache
+from driftline.adapters.tracer import otel_tracer
 from driftline.adapters.triton import TritonEmbedder
 from driftline.core import service
 from driftline.core.control import ControlFollower, ControlView
@@ -24,7 +25,7 @@ from driftline.web.serve import serve_http, start_grpc, watch
 
 def main() -> int:
     settings = load(QuerySettings)
-    service.begin("query", settings)
+    service.begin("query", settings, otel_tracer)
     keys = Keys(settings.auth)
     health = Health()
     view = ControlView()

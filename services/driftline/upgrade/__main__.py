@@ -9,6 +9,7 @@ import threading
 
 from driftline.adapters.kafka import KafkaLogReader, KafkaPublisher, KafkaSubscriber
 from driftline.adapters.milvus import MilvusStore
+from driftline.adapters.tracer import otel_tracer
 from driftline.adapters.triton import TritonEmbedder
 from driftline.core import service
 from driftline.core.control import ControlFollower, ControlView, ControlWriter
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 def main() -> int:
     settings = load(UpgradeSettings)
-    service.begin("upgrade", settings)
+    service.begin("upgrade", settings, otel_tracer)
     keys = Keys(settings.auth)
     health = Health()
     health.not_ready("assignment", "the group has not answered yet")

@@ -17,7 +17,8 @@ from driftline import __version__
 from driftline.core import metrics
 from driftline.core.errors import DriftlineError, InvalidRequest
 from driftline.core.health import Health, metrics_text
-from driftline.core.logs import TRACE_HEADER, traced
+from driftline.core.logs import TRACE_HEADER
+from driftline.core.tracing import span
 from driftline.web.auth import Denied, Keys, Role
 from driftline.web.problems import headers_of, problem, problem_of
 
@@ -86,7 +87,8 @@ class _Observe:
             await send(message)
 
         try:
-            with traced(Headers(scope=scope).get(TRACE_HEADER, "")):
+            trace = Headers(scope=scope).get(TRACE_HEADER, "")
+            with span(f"HTTP {scope['method']}", trace, **{"url.path": scope["path"]}):
                 await self._app(scope, receive, observed)
         finally:
             metrics.HTTP_REQUESTS.labels(getattr(scope.get("route"), "path", "other"), str(status)).inc()
