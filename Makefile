@@ -71,8 +71,8 @@ test-full: setup servers ## Contract, end-to-end and outage tests on Apache Kafk
 	DRIFTLINE_TEST_STACK=full $(PYTEST) tests/contract tests/e2e tests/faults/test_outages.py
 
 .PHONY: test-faults
-test-faults: setup ## Kill and freeze encode and index under load, against the oracle (DRIFTLINE_FAULTS, DRIFTLINE_SEED)
-	$(PYTEST) -s tests/faults/test_kill.py
+test-faults: setup ## Kill and freeze services under load and during upgrades, against the oracle (DRIFTLINE_FAULTS, DRIFTLINE_SEED)
+	$(PYTEST) -s tests/faults/test_kill.py tests/faults/test_upgrade_kill.py
 
 .PHONY: parity
 parity: setup ## SciFact through the service against the encoder in process, side by side (10 minutes on 2 cores)

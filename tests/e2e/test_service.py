@@ -18,7 +18,7 @@ from driftline.cli.dead_letters import original, read_letters
 from driftline.cli.verify import accepted_documents
 from driftline.core.records import Outgoing
 from driftline.core.settings import KafkaSettings
-from driftline.core.topics import CHANGES, CONTROL, DEAD_LETTERS, DOCUMENTS, RECEIPTS, VECTORS
+from driftline.core.topics import BACKFILL, CHANGES, CONTROL, DEAD_LETTERS, DOCUMENTS, QUERIES, RECEIPTS, VECTORS
 from driftline.local.stack import Stack
 from driftline.wire.v1 import ingest_pb2, ingest_pb2_grpc, search_pb2, search_pb2_grpc
 from tests.client import User, until
@@ -171,7 +171,7 @@ def test_grpc_does_what_rest_does(user: User, stack: Stack) -> None:
         assert "driftline.v1.SearchService" in names
 
 
-@pytest.mark.parametrize("topic, reason", [(CHANGES.name, "undecodable"), (VECTORS.name, "undecodable")])
+@pytest.mark.parametrize("topic, reason", [(t, "undecodable") for t in (CHANGES.name, VECTORS.name, BACKFILL.name)])
 def test_poison_in_a_topic_is_set_aside_alone_and_can_be_replayed(
     user: User, pipeline_kafka: KafkaSettings, topic: str, reason: str
 ) -> None:
@@ -194,15 +194,15 @@ def test_poison_in_a_topic_is_set_aside_alone_and_can_be_replayed(
 def test_poison_in_the_other_topics_stops_nobody(user: User, pipeline_kafka: KafkaSettings, stack: Stack) -> None:
     """Control and receipts are followed by services, documents and dead letters are read by the command line."""
     publisher = KafkaPublisher(pipeline_kafka)
-    others = (CONTROL.name, RECEIPTS.name, DOCUMENTS.name, DEAD_LETTERS.name)
+    others = (CONTROL.name, RECEIPTS.name, DOCUMENTS.name, DEAD_LETTERS.name, QUERIES.name)
     publisher.publish([Outgoing(topic, b"x", b"\xff\xff", 0) for topic in others])
     publisher.close()
     name = user.create()
     assert user.put(name, "a", title="still here")["state"] == "searchable"
     uid = user.ingest.get(f"/v1/collections/{name}").json()["uid"]
-    assert {e.id for e in accepted_documents(KafkaLogReader(pipeline_kafka), uid).values()} == {"a"}
+    assert {e.id for e in accepted_documents(KafkaLogReader(pipeline_kafka), uid)[0].values()} == {"a"}
     assert "not a DeadLetter" in run_cli(stack, "dead-letters", "list")
-    run_cli(stack, "verify", name)
+    assert "unreadable record documents/0/" in run_cli(stack, "verify", name)
 
 
 def test_the_documents_topic_is_the_source_of_truth(user: User, pipeline_kafka: KafkaSettings) -> None:
@@ -214,7 +214,7 @@ def test_the_documents_topic_is_the_source_of_truth(user: User, pipeline_kafka: 
     user.delete(name, "b")
     found = {
         e.id: (e.operation.name, e.fields_json)
-        for e in accepted_documents(KafkaLogReader(pipeline_kafka), uid).values()
+        for e in accepted_documents(KafkaLogReader(pipeline_kafka), uid)[0].values()
     }
     assert found == {"a": ("UPSERT", b'{"title":"one"}'), "b": ("DELETE", b"")}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from driftline.core.settings import KafkaSettings
 from driftline.core.topics import RECEIPTS
 from driftline.local.stack import Stack
 from tests.client import User, until
+from tests.e2e.test_service import run_cli
 from tests.load import Load, Searches
 from tests.oracle import CHUNKING, Oracle, check, stored
 
@@ -84,7 +86,7 @@ def test_an_upgrade_under_load_loses_nothing_fails_no_search_and_can_be_undone(s
     assert found["hits"][0]["id"] == "after"
 
 
-def test_a_finished_upgrade_leaves_the_new_generation_alone(stack: Stack) -> None:
+def test_a_finished_upgrade_leaves_the_new_generation_alone(stack: Stack, tmp_path: Path) -> None:
     user = User(stack)
     collection = user.create("hashing-64")
     lines = [{"id": f"d{i}", "fields": {"title": f"title number {i} of things"}} for i in range(200)]
@@ -98,6 +100,12 @@ def test_a_finished_upgrade_leaves_the_new_generation_alone(stack: Stack) -> Non
     assert user.upgrade.post(f"/v1/upgrades/{collection}", json=body).status_code == 201
     assert user.upgrade.post(f"/v1/upgrades/{collection}", json=body).status_code == 409
     until(lambda: state(user, collection)["phase"] == "complete", 120, every=0.5)
+    told = run_cli(stack, "upgrade", "status", collection)
+    for words in ("complete", "against doing nothing", "200 of 200 documents", f"upgrade rollback {collection}"):
+        assert words in told
+    run_cli(stack, "upgrade", "report", collection, "-o", str(tmp_path / "report.html"))
+    assert "<svg" in (tmp_path / "report.html").read_text()
+    run_cli(stack, "verify", collection)
     assert user.upgrade.post(f"/v1/upgrades/{collection}/finish", params={"force": True}).status_code == 200
     until(lambda: generation_of(user, collection) == 2, 30, every=0.1)
     shown = user.ingest.get(f"/v1/collections/{collection}").json()

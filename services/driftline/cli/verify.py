@@ -19,23 +19,28 @@ from driftline.core.records import ChangeEvent, Operation, Outgoing, StoreTarget
 from driftline.core.topics import CHANGES, DOCUMENTS
 
 
-def accepted_documents(reader: LogReader, collection_uid: str, quiet_seconds: float = 1.5) -> dict[str, ChangeEvent]:
-    """The newest accepted event of every document of a collection, from the compacted `documents`."""
+def accepted_documents(
+    reader: LogReader, collection_uid: str, quiet_seconds: float = 1.5
+) -> tuple[dict[str, ChangeEvent], list[str]]:
+    """The newest accepted event of every document of a collection, from the compacted `documents`; and where records
+    stand that cannot be read, of whatever collection."""
     reader.seek({(DOCUMENTS.name, p): 0 for p in reader.ends(DOCUMENTS.name)})
     newest: dict[str, ChangeEvent] = {}
+    unreadable: list[str] = []
     heard = time.monotonic()
     while time.monotonic() - heard < quiet_seconds:
         for record in reader.poll(2_000, 0.2):
             heard = time.monotonic()
             try:
                 event = codec.decode_change(record.value)
-            except InvalidRecord:
+            except InvalidRecord as error:
+                unreadable.append(f"{record.topic}/{record.partition}/{record.offset}: {error}")
                 continue
             key = document_key(event.tenant, event.id)
             known = newest.get(key)
             if event.collection_uid == collection_uid and (known is None or event.version >= known.version):
                 newest[key] = event
-    return newest
+    return newest, unreadable
 
 
 def differences(store: MilvusStore, target: StoreTarget, log: dict[str, ChangeEvent]) -> list[tuple[str, str, str]]:
@@ -66,13 +71,16 @@ def verify(
     repair: Annotated[bool, typer.Option("--repair", help="send the log's version of what differs again")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Compare a collection in Milvus with the accepted documents in the log. Exit 1 when they differ."""
+    """Compare a collection in Milvus with the accepted documents in the log. Exit 1 when they differ.
+
+    Records of the log that cannot be read are listed, and may be of any collection. While an upgrade runs, the
+    generation that holds every document is compared."""
     shown = Api("ingest").call("GET", f"/v1/collections/{collection}")
-    generation = shown["generations"][-1]
+    generation = next(g for g in shown["generations"] if g["number"] == shown["complete"])
     settings = connections()
     target = StoreTarget(generation["store"], generation["space"], 0, "", shown["uid"])
     try:
-        log = accepted_documents(KafkaLogReader(settings.kafka), shown["uid"])
+        log, unreadable = accepted_documents(KafkaLogReader(settings.kafka), shown["uid"])
         wrong = differences(MilvusStore(settings.milvus), target, log)
         if repair and wrong:
             publisher = KafkaPublisher(settings.kafka)
@@ -87,9 +95,12 @@ def verify(
     except Unavailable as error:
         fail(str(error))
     if as_json:
-        emit_json({"documents": len(log), "differences": [{"id": i, "problem": p} for _, i, p in wrong]})
+        found = [{"id": i, "problem": p} for _, i, p in wrong]
+        emit_json({"documents": len(log), "differences": found, "unreadable": unreadable})
     else:
         print(f"{len(log)} documents in the log, {len(wrong)} differences{' sent again' if repair and wrong else ''}")
         table(["document", "problem"], [(i, p) for _, i, p in wrong[:50]])
+        for where in unreadable[:20]:
+            print(f"unreadable record {where}")
     if wrong:
         raise typer.Exit(1)

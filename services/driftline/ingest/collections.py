@@ -24,6 +24,11 @@ def as_json(collection: Collection, documents: int | None = None) -> dict[str, A
             {"number": g.number, "vector_name": g.vector_name, "space": g.space, "store": g.store}
             for g in collection.generations
         ],
+        "route": [
+            {"generation": leg.generation, "carry": leg.carry.name.lower(), "compensation": leg.compensation}
+            for leg in collection.routes
+        ],
+        "complete": collection.complete.number,
     }
     if documents is not None:
         body["documents"] = documents
