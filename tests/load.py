@@ -92,6 +92,8 @@ class Searches(threading.Thread):
     def run(self) -> None:
         while not self.halt.wait(0.02):
             body = {"text": f"says v{self.answered % 50} in sentence", "limit": 5}
+            if self.answered % 10 == 0:
+                body["rerank"] = 20
             try:
                 answer = self.user.query.post(f"/v1/collections/{self.collection}/search", json=body)
             except httpx.HTTPError as error:

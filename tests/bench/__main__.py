@@ -30,8 +30,8 @@ from driftline.core import codec
 from driftline.core.records import Outcome, StoreTarget, VectorQuery
 from driftline.core.settings import KafkaSettings, MilvusSettings, TritonSettings
 from driftline.core.topics import RECEIPTS
-from driftline.encode.batch import plan_requests
 from driftline.local.stack import Options, Stack
+from driftline.retrieval.embeddings import plan_requests
 from tests.client import User, until
 from tests.quality.test_parity import ENCODER, reference_vectors
 

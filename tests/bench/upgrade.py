@@ -29,8 +29,8 @@ from driftline.drift.base import Matrix, Pairs
 from driftline.drift.quality import captured, paired, recovered
 from driftline.drift.selection import Candidate, HeldOut, ndcg_rows
 from driftline.drift.translation import Identity
-from driftline.encode.batch import plan_requests
 from driftline.local.stack import Options, Stack
+from driftline.retrieval.embeddings import plan_requests
 from tests.bench.__main__ import ROOT, commit, machine, say
 
 DATASETS = Path(os.environ.get("DRIFTLINE_DATASETS", ROOT.parent / "shared/datasets"))

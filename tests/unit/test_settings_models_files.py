@@ -8,10 +8,10 @@ import pytest
 from driftline.cli.files import FileError, read
 from driftline.cli.reference import PAGES
 from driftline.core.settings import AuthSettings, load
-from driftline.encode.batch import plan_requests
 from driftline.encode.settings import EncodeSettings
 from driftline.ingest.settings import IngestSettings
 from driftline.local import models
+from driftline.retrieval.embeddings import plan_requests
 from driftline.retrieval.evaluation import evaluate, ndcg
 from driftline.web.auth import Keys
 

@@ -14,13 +14,18 @@ from driftline.core.collections import Collection
 from driftline.core.control import ControlFollower, ControlWriter, collection_record, log_record, space_record
 from driftline.core.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from driftline.core.ports import Embedder
+from driftline.core.receipts import ReceiptTail
 from driftline.core.records import Carry, Leg, LogIncarnation, Matrix, Space, document_key
 from driftline.core.topics import BACKFILL, CHANGES, DEAD_LETTERS, QUERIES, VECTORS
 from driftline.encode.lane import YieldingStage
 from driftline.encode.stage import decode as decode_change
 from driftline.index.housekeeping import Housekeeper
 from driftline.index.stage import decode as decode_vector
+from driftline.query.cascade import WriteThrough
 from driftline.query.log import QueryLog
+from driftline.query.request import parse
+from driftline.query.search import Searcher
+from driftline.query.settings import QuerySection
 from driftline.retrieval.generations import GenerationSearch, Wanted
 from driftline.upgrade.controller import Controller, describe
 from driftline.upgrade.demand import most_wanted
@@ -413,3 +418,35 @@ def test_the_log_of_searches_is_bounded() -> None:
         assert 1 <= len(world.log.all(QUERIES.name)) <= 3
     finally:
         world.close()
+
+
+def test_rerank_ranks_old_hits_by_the_new_model_and_carries_them_over(world: World) -> None:
+    start(world)
+    world.run_until("backfilling")
+    world.controller.pause("things", True)
+    tail = ReceiptTail(MemoryLogReader(world.log))
+    tail.start()
+    through = WriteThrough(world.store, world.publisher, lambda space: world.view.space(space).dimension)
+    searcher = Searcher(world.view, world.encoders, world.store, world.cache, tail, QuerySection(), None, through)
+    text = "green shoes wool cold"
+    held = set(world.versions(2))
+    plain = searcher.search("things", parse({"text": text, "limit": 20, "explain": True}))
+    answer = searcher.search("things", parse({"text": text, "limit": 20, "rerank": 15, "explain": True}))
+    assert plain["explain"].get("reranked") is None
+    reranked = answer["explain"]["reranked"]
+    assert 0 < reranked <= 15
+    # What was re-ranked has the score that the new generation will give it.
+    query = world.new._one(text)
+    exact = [hit for hit in answer["hits"] if abs(hit["score"] - float(query @ world.new._one(hit["text"]))) < 1e-5]
+    assert len(exact) >= reranked
+    scores = [hit["score"] for hit in answer["hits"]]
+    assert scores == sorted(scores, reverse=True)
+    through.flush()
+    through.close()
+    asked = world.log.all(BACKFILL.name)
+    world.backfill()
+    assert len(set(world.versions(2)) - held) >= reranked, (len(asked), held)
+    assert world.versions(2).items() <= world.versions(1).items()
+    with pytest.raises(InvalidRequest, match="rerank"):
+        searcher.search("things", parse({"text": text, "rerank": 500}))
+    tail.close()

@@ -63,7 +63,7 @@ STORE_ROWS = _counter("store_rows_total", "Chunk rows written to Milvus.")
 CHUNKS = _histogram("document_chunks", "Chunks per document.", buckets=(1, 2, 3, 5, 10, 20, 50, 100, 500))
 
 SEARCHES = _counter("searches_total", "Searches answered, by collection and kind of query.", "collection", "kind")
-SEARCH_SECONDS = _histogram("search_seconds", "Time of a search, by part: encode, store, total.", "part")
+SEARCH_SECONDS = _histogram("search_seconds", "Time of a search, by part: encode, store, rerank, total.", "part")
 HTTP_REQUESTS = _counter("http_requests_total", "HTTP requests, by route and status.", "route", "status")
 
 UPGRADE_PHASE = _gauge("upgrade_phase", "1 for the phase that a collection's upgrade is in.", "collection", "phase")

@@ -54,7 +54,7 @@ DEAD_LETTERS = Topic(
 )  # fmt: skip
 BACKFILL = Topic(
     "backfill", "as changes", "ChangeEvent", 0, _retained(LOG_DAYS),
-    ("upgrade",), ("encode",), "documents to embed for a new generation, most wanted first; fresh changes go before",
+    ("upgrade", "query"), ("encode",), "documents to embed for a new generation; fresh changes go before",
 )  # fmt: skip
 QUERIES = Topic(
     "queries", "collection uid", "SearchedQuery", 1, _retained(LOG_DAYS),

@@ -32,9 +32,9 @@ from driftline.core.records import (
 )
 from driftline.core.runner import Processed, Refused, Result
 from driftline.core.topics import CHANGES, VECTORS
-from driftline.encode.batch import cache_key, plan_requests
 from driftline.encode.settings import EncodeSection
 from driftline.retrieval.chunking import Span, TokenSpans, chunk
+from driftline.retrieval.embeddings import cache_key, plan_requests
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from driftline.core.control import ControlFollower, ControlView
 from driftline.core.health import Health
 from driftline.core.receipts import ReceiptTail
 from driftline.core.settings import load
+from driftline.query.cascade import WriteThrough
 from driftline.query.log import QueryLog
 from driftline.query.rpc import SERVICE, SearchRpc, register
 from driftline.query.search import Searcher
@@ -37,13 +38,15 @@ def main() -> int:
     store = MilvusStore(settings.milvus)
     publisher = KafkaPublisher(settings.kafka)
     query_log = QueryLog(publisher, settings.query.log_per_second) if settings.query.log_per_second else None
-    searcher = Searcher(view, embedder, store, RedisCache(settings.redis), tail, settings.query, query_log)
+    through = WriteThrough(store, publisher, lambda space: view.space(space).dimension)
+    searcher = Searcher(view, embedder, store, RedisCache(settings.redis), tail, settings.query, query_log, through)
     watch(health, {"triton": embedder.ping, "milvus": store.ping})
     rpc = SearchRpc(keys, searcher)
     grpc_server = start_grpc(settings.http, [(SERVICE, lambda server: register(rpc, server))], health)
     serve_http(create_app(settings, keys, health, searcher), settings.http)
     if grpc_server is not None:
         grpc_server.stop(5).wait()
+    through.close()
     if query_log is not None:
         query_log.close()
     publisher.close()

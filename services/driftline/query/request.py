@@ -54,6 +54,11 @@ class SearchBody(BaseModel):
     output_fields: list[str] | None = Field(None, description="fields to return; left out: all; empty: none")
     min_score: float | int | None = Field(None, description="leave out hits under this score")
     tenant: str | None = Field(None, description="required by collections with tenancy")
+    rerank: int = Field(
+        0, ge=0, le=1_000,
+        description="while the model is being changed: embed so many of the best hits, where they are of an older "
+        "generation, by the new model, and rank them by it; what was embedded is carried over",
+    )  # fmt: skip
     after: str | None = Field(None, description="token of a change: wait until it is visible")
     timeout_seconds: float | int = Field(10.0, gt=0, le=600, description="longest wait for `after`")
     explain: bool = Field(False, description="tell how the answer came about")

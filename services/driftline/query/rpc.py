@@ -27,6 +27,8 @@ def _body(r: Any) -> requests.SearchBody:
             raw["vector"] = {"values": list(r.vector.values), "space": r.vector.space}
         case "document":
             raw["document"] = r.document.id
+    if r.rerank:
+        raw["rerank"] = r.rerank
     if r.filter_json:
         raw["filter"] = parse_json(r.filter_json.encode(), "filter_json")
     if r.output_fields:

@@ -28,6 +28,7 @@ from driftline.core.records import (
     document_key,
 )
 from driftline.query import request as requests
+from driftline.query.cascade import Cascade, WriteThrough
 from driftline.query.fills import Fills
 from driftline.query.log import QueryLog
 from driftline.query.request import SearchBody
@@ -74,6 +75,7 @@ class Searcher:
         tail: ReceiptTail,
         settings: QuerySection,
         query_log: QueryLog | None = None,
+        through: WriteThrough | None = None,
     ) -> None:
         self._view = view
         self._embedder = embedder
@@ -83,6 +85,10 @@ class Searcher:
         self._settings = settings
         self._fills = Fills(cache)
         self._query_log = query_log
+        self._cascade = (
+            None if through is None
+            else Cascade(embedder, cache, self._fills, settings.embedding_ttl_seconds, through)
+        )  # fmt: skip
         self._generations = GenerationSearch(view, store)
 
     def search(self, collection: str, body: SearchBody) -> dict[str, Any]:
@@ -121,6 +127,8 @@ class Searcher:
         definition = collection.definition
         if body.limit > self._settings.max_limit:
             raise InvalidRequest("invalid_search", f"expected at most {self._settings.max_limit}", "limit")
+        if body.rerank > self._settings.max_rerank:
+            raise InvalidRequest("invalid_search", f"expected at most {self._settings.max_rerank}", "rerank")
         offset = requests.offset_of(body)
         if offset + body.limit > self._settings.max_window:
             raise InvalidRequest(
@@ -209,14 +217,13 @@ class Searcher:
     def _find(self, plan: Plan, remembered: _Remembered) -> list[ChunkHit]:
         body, collection = plan.body, plan.collection
         wanted = Wanted(
-            plan.offset + body.limit + 1, plan.tenant if collection.definition.tenancy else None, plan.filter,
+            max(plan.offset + body.limit + 1, body.rerank),
+            plan.tenant if collection.definition.tenancy else None,
+            plan.filter,
             with_fields=body.output_fields != [],
-        )  # fmt: skip
+        )
         if body.text is not None:
-            text = body.text
-            found = self._generations.search(
-                collection, collection.routes, lambda space: self._embed(space, text, remembered), wanted
-            )
+            found = self._by_text(plan, body.text, remembered, wanted)
             metrics.SEARCH_SECONDS.labels("encode").observe(found.seconds["encode"])
         elif body.vector is not None:
             found = self._by_vector(collection, body.vector, wanted)
@@ -227,6 +234,24 @@ class Searcher:
         plan.seconds |= found.seconds
         plan.notes |= {"chunks_read": found.chunks_read, "legs": found.legs}
         return found.hits
+
+    def _by_text(self, plan: Plan, text: str, remembered: _Remembered, wanted: Wanted) -> Found:
+        collection = plan.collection
+        vectors: dict[str, Matrix] = {}
+
+        def encode(space: Space) -> Matrix:
+            vectors[space.fingerprint] = self._embed(space, text, remembered)
+            return vectors[space.fingerprint]
+
+        found = self._generations.search(collection, collection.routes, encode, wanted)
+        newest = self._view.space(collection.newest.space)
+        if plan.body.rerank and self._cascade is not None and newest.fingerprint in vectors:
+            begun = time.perf_counter()
+            query = vectors[newest.fingerprint]
+            plan.notes["reranked"] = self._cascade.rerank(collection, newest, query, found, plan.body.rerank)
+            plan.seconds["rerank"] = time.perf_counter() - begun
+            metrics.SEARCH_SECONDS.labels("rerank").observe(plan.seconds["rerank"])
+        return found
 
     def _by_vector(self, collection: Collection, given: requests.VectorInput, wanted: Wanted) -> Found:
         """A vector of the newest space is carried to the older generations; one of an older live space, or of no

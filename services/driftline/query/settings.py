@@ -18,6 +18,7 @@ from driftline.core.settings import (
 class QuerySection(Section):
     max_limit: int = Field(1_000, ge=1, le=10_000, description="most hits of one search")
     max_window: int = Field(10_000, ge=10, le=16_000, description="most hits a search may page through")
+    max_rerank: int = Field(200, ge=0, le=1_000, description="most hits of one search that `rerank` may embed")
     max_batch: int = Field(64, ge=1, le=1_000, description="most searches of one batch")
     max_wait_seconds: float = Field(60.0, gt=0, le=600, description="longest wait for `after`")
     embedding_ttl_seconds: int = Field(86_400, ge=1, description="how long a query's embedding is cached")

@@ -43,9 +43,11 @@ class Wanted:
 
 @dataclass(slots=True)
 class Found:
-    """The best chunk of each document, best first; `legs` tells how each generation took part."""
+    """The best chunk of each document, best first, with the place of the leg it is of; `legs` tells how each generation
+    took part."""
 
     hits: list[ChunkHit]
+    origins: list[int]
     legs: list[dict[str, Any]] = field(default_factory=list)
     chunks_read: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -131,7 +133,7 @@ class GenerationSearch:
 
     def _one(self, collection: Collection, leg: _Leg, wanted: Wanted) -> Found:
         hits, read_, _ = self._best(leg, wanted, _first_depth(collection, wanted.needed))
-        return Found(hits, [_note(leg, len(hits), len(hits))], read_)
+        return Found(hits, [0] * len(hits), [_note(leg, len(hits), len(hits))], read_)
 
     def _best(self, leg: _Leg, wanted: Wanted, depth: int) -> tuple[list[ChunkHit], int, int]:
         """The best documents of one leg; searches deeper while chunks of few documents crowd. Also how many chunks
@@ -178,7 +180,7 @@ class GenerationSearch:
             _note(leg, len(hits), sum(1 for _, generation in merged[: wanted.needed] if generation == i))
             for i, (leg, hits) in enumerate(zip(legs, found, strict=True))
         ]
-        return Found([hit for hit, _ in merged], notes, chunks_read)
+        return Found([hit for hit, _ in merged], [place for _, place in merged], notes, chunks_read)
 
     def _look_up(self, newer: Sequence[_Leg], hits: Sequence[ChunkHit], elsewhere: dict[str, int]) -> None:
         """Note the versions in which newer generations hold these documents, found by the query or not."""

@@ -8,11 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
-from driftline.core import codec
 from driftline.core.collections import Collection
 from driftline.core.ports import Publisher, VectorStore
-from driftline.core.records import ChangeEvent, Operation, Outgoing, StoreTarget, record_key
-from driftline.core.topics import BACKFILL
+from driftline.core.records import StoreTarget
+from driftline.retrieval.backfill import backfill_record
 from driftline.upgrade.state import Progress
 
 _SCANNED_AT_ONCE = 1_000
@@ -134,14 +133,7 @@ class Backfill:
 
     def _ask(self, wanted: Sequence[tuple[str, int]]) -> None:
         documents = self._store.fetch(self._old, [key for key, _ in wanted], with_vectors=False) if wanted else []
-        records = []
-        for document in documents:
-            event = ChangeEvent(
-                self._collection.name, self._collection.uid, document.tenant, document.id, Operation.UPSERT,
-                document.version, document.fields_json, 0, "backfill", backfill_generation=self._number,
-            )  # fmt: skip
-            key = record_key(self._collection.uid, document.tenant, document.id)
-            records.append(Outgoing(BACKFILL.name, key, codec.encode_change(event)))
+        records = [backfill_record(self._collection, document, self._number) for document in documents]
         if records:
             self._publisher.publish(records)
         now = time.monotonic()

@@ -21,6 +21,7 @@ from driftline.drift.base import Pairs, unit
 from driftline.drift.calibration import fit, scored_pairs
 from driftline.drift.selection import HeldOut, Selection, choose, mixed
 from driftline.drift.stored import Compensation
+from driftline.retrieval.embeddings import plan_requests
 from driftline.upgrade.state import ShadowQuery
 
 # Fewer documents than this say nothing about a map.
@@ -71,9 +72,7 @@ def fetch(store: VectorStore, target: StoreTarget, keys: Sequence[str]) -> list[
 
 def encode(embedder: Embedder, space: Space, texts: Sequence[str], prefix: str) -> list[Matrix | None]:
     """The vector of each text, (dimension,), None of one that the model refuses. Raises Unavailable."""
-    size = min(_REQUEST_TEXTS, space.max_batch)
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    requests = [order[i : i + size] for i in range(0, len(order), size)]
+    requests = plan_requests(texts, min(_REQUEST_TEXTS, space.max_batch))
     vectors: list[Matrix | None] = [None] * len(texts)
     while requests:
         answers = embedder.embed(space.encoder, space.fingerprint, [[prefix + texts[i] for i in r] for r in requests])

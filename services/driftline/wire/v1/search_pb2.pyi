@@ -21,7 +21,7 @@ class DocumentInput(_message.Message):
     def __init__(self, id: _Optional[str] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
-    __slots__ = ("collection", "tenant", "text", "vector", "document", "limit", "offset", "filter_json", "output_fields", "min_score", "after", "timeout_seconds", "explain", "vector_name", "cursor")
+    __slots__ = ("collection", "tenant", "text", "vector", "document", "limit", "offset", "filter_json", "output_fields", "min_score", "after", "timeout_seconds", "explain", "vector_name", "cursor", "rerank")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -37,6 +37,7 @@ class SearchRequest(_message.Message):
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     VECTOR_NAME_FIELD_NUMBER: _ClassVar[int]
     CURSOR_FIELD_NUMBER: _ClassVar[int]
+    RERANK_FIELD_NUMBER: _ClassVar[int]
     collection: str
     tenant: str
     text: str
@@ -52,7 +53,8 @@ class SearchRequest(_message.Message):
     explain: bool
     vector_name: str
     cursor: str
-    def __init__(self, collection: _Optional[str] = ..., tenant: _Optional[str] = ..., text: _Optional[str] = ..., vector: _Optional[_Union[VectorInput, _Mapping]] = ..., document: _Optional[_Union[DocumentInput, _Mapping]] = ..., limit: _Optional[int] = ..., offset: _Optional[int] = ..., filter_json: _Optional[str] = ..., output_fields: _Optional[_Iterable[str]] = ..., min_score: _Optional[float] = ..., after: _Optional[str] = ..., timeout_seconds: _Optional[float] = ..., explain: _Optional[bool] = ..., vector_name: _Optional[str] = ..., cursor: _Optional[str] = ...) -> None: ...
+    rerank: int
+    def __init__(self, collection: _Optional[str] = ..., tenant: _Optional[str] = ..., text: _Optional[str] = ..., vector: _Optional[_Union[VectorInput, _Mapping]] = ..., document: _Optional[_Union[DocumentInput, _Mapping]] = ..., limit: _Optional[int] = ..., offset: _Optional[int] = ..., filter_json: _Optional[str] = ..., output_fields: _Optional[_Iterable[str]] = ..., min_score: _Optional[float] = ..., after: _Optional[str] = ..., timeout_seconds: _Optional[float] = ..., explain: _Optional[bool] = ..., vector_name: _Optional[str] = ..., cursor: _Optional[str] = ..., rerank: _Optional[int] = ...) -> None: ...
 
 class Hit(_message.Message):
     __slots__ = ("id", "score", "version", "chunk", "text", "fields_json")

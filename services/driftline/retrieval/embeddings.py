@@ -1,4 +1,4 @@
-"""Planning requests to the encoder. Pure."""
+"""Embeddings in the cache, and planning requests to the encoder. Pure."""
 
 from __future__ import annotations
 
