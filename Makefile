@@ -59,8 +59,8 @@ docs: setup ## Write the reference pages of docs/ from the code
 	$(RUN) driftline.cli.reference docs
 
 .PHONY: test
-test: lint ## Lint, unit, contract and end-to-end tests on local servers
-	$(PYTEST) tests/unit tests/wire tests/contract tests/e2e
+test: lint ## Lint, unit, contract and end-to-end tests on local servers; coverage of what runs in the tests' process
+	$(PYTEST) --cov=driftline --cov-report=term:skip-covered tests/unit tests/wire tests/contract tests/e2e
 
 .PHONY: test-unit
 test-unit: setup ## The tests that need no server
@@ -92,12 +92,6 @@ bench: setup servers ## Measure throughput, latency and freshness; writes docs/b
 bench-upgrade: setup ## Measure every way through a model change; writes docs/benchmarks-upgrade.md
 	$(BIN)/driftline setup --model minilm-l3
 	$(RUN) tests.bench.upgrade
-
-.PHONY: coverage
-coverage: setup ## Unit and integration tests with coverage
-	$(RUN) coverage erase
-	$(RUN) coverage run -m pytest tests/unit tests/wire tests/contract
-	$(RUN) coverage combine && $(RUN) coverage report --skip-covered --sort=cover
 
 .PHONY: lock
 lock: ## Resolve the lock files anew

@@ -28,11 +28,13 @@ def read_qrels(folder: Path, split: str) -> dict[str, dict[str, int]]:
     return qrels
 
 
-def run_queries(api: Api, collection: str, queries: dict[str, str], depth: int) -> dict[str, list[str]]:
+def run_queries(
+    api: Api, collection: str, queries: dict[str, str], depth: int, rerank: int = 0
+) -> dict[str, list[str]]:
     """Document ids per query, best first."""
 
     def one(item: tuple[str, str]) -> tuple[str, list[str]]:
-        body = {"text": item[1], "limit": depth, "output_fields": []}
+        body = {"text": item[1], "limit": depth, "output_fields": [], "rerank": rerank}
         answer = api.call("POST", f"/v1/collections/{collection}/search", json=body)
         return item[0], [hit["id"] for hit in answer["hits"]]
 
@@ -44,6 +46,7 @@ def evaluate(
     collection: str,
     dataset: Annotated[Path, typer.Argument(help="folder with queries.jsonl and qrels/")],
     split: Annotated[str, typer.Option(help="which qrels")] = "test",
+    rerank: Annotated[int, typer.Option(help="during an upgrade: rank so many hits by the new model")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """nDCG@10, recall@10, recall@100 and MRR of a collection that holds the dataset's corpus."""
@@ -52,7 +55,7 @@ def evaluate(
         queries = {q: text for q, text in read_queries(dataset).items() if q in qrels}
     except (OSError, KeyError, ValueError, orjson.JSONDecodeError) as error:
         fail(f"{dataset}: not a judged dataset in the BEIR layout: {error}")
-    result = measure(run_queries(Api("query"), collection, queries, 100), qrels)
+    result = measure(run_queries(Api("query"), collection, queries, 100, rerank), qrels)
     if as_json:
         emit_json(result)
         return
