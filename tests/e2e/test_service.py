@@ -22,6 +22,7 @@ from driftline.core.topics import BACKFILL, CHANGES, CONTROL, DEAD_LETTERS, DOCU
 from driftline.local.stack import Stack
 from driftline.wire.v1 import ingest_pb2, ingest_pb2_grpc, search_pb2, search_pb2_grpc
 from tests.client import User, until
+from tests.oracle import POISON
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +196,7 @@ def test_poison_in_the_other_topics_stops_nobody(user: User, pipeline_kafka: Kaf
     """Control and receipts are followed by services, documents and dead letters are read by the command line."""
     publisher = KafkaPublisher(pipeline_kafka)
     others = (CONTROL.name, RECEIPTS.name, DOCUMENTS.name, DEAD_LETTERS.name, QUERIES.name)
-    publisher.publish([Outgoing(topic, b"x", b"\xff\xff", 0) for topic in others])
+    publisher.publish([Outgoing(topic, b"x", POISON, 0) for topic in others])
     publisher.close()
     name = user.create()
     assert user.put(name, "a", title="still here")["state"] == "searchable"
