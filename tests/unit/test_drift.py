@@ -14,6 +14,7 @@ from driftline.drift.calibration import IDENTITY, METHODS, Calibration, ScoredPa
 from driftline.drift.local import LocalResidual
 from driftline.drift.merge import Ranked, merge
 from driftline.drift.mlp import ResidualMlp
+from driftline.drift.monitor import baseline, overlap, residual, shift
 from driftline.drift.quality import captured, paired, recovered
 from driftline.drift.selection import HeldOut, choose, mixed, ndcg_rows
 from driftline.drift.translation import Identity, MeanDrift
@@ -304,3 +305,24 @@ def test_a_compensation_of_other_spaces_or_damaged_is_refused() -> None:
     for broken in (b"", content[:20], b"\xff" * 40, content[:-1] if len(content) % 2 else b"{}"):
         with pytest.raises(stored.CompensationError):
             stored.read(broken)
+
+
+def test_the_monitor_is_quiet_on_the_fit_samples_kind_and_tells_another_kind() -> None:
+    old = cloud(900, 24)
+    new = turned(old, 24)
+    compensator = ScaledProcrustes.fit(Pairs(new[:400], old[:400]))
+    known = baseline(compensator, new[400:600], old[400:600])
+    assert known.residual < 0.01
+    assert residual(compensator, new[600:], old[600:]) == pytest.approx(known.residual, abs=0.005)
+    assert shift(known, new[600:]) < 3 / np.sqrt(300) + 3 / np.sqrt(200)
+    other = cloud(300, 24, seed=9)
+    strange = turned(other, 24, seed=10)
+    assert residual(compensator, strange, other) > 0.3
+    assert shift(known, unit(strange + 2.0)) > 0.5
+
+
+def test_overlap_counts_what_is_found_again() -> None:
+    assert overlap([["a", "b"], ["c"]], [["b", "a"], ["d"]]) == 0.5
+    assert overlap([["x"] * 3, []], [["a", "x"], []]) == 0.5
+    assert overlap([], []) == 0.0
+    assert overlap([["a", "b", "c"]], [["c", "b", "a"]], k=1) == 0.0

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from driftline.adapters.memory import MemoryEmbedder, MemoryLogReader
@@ -29,6 +30,7 @@ from driftline.query.settings import QuerySection
 from driftline.retrieval.generations import GenerationSearch, Wanted
 from driftline.upgrade.controller import Controller, describe
 from driftline.upgrade.demand import most_wanted
+from driftline.upgrade.monitor import recent_documents
 from driftline.upgrade.report import page
 from driftline.upgrade.sample import pseudo_query
 from driftline.upgrade.settings import UpgradeSection
@@ -91,8 +93,9 @@ class World(Pipeline):
     def a_controller(self) -> Controller:
         writer = ControlWriter(self.publisher, self.follower)
         return Controller(
-            self.view, writer, self.encoders, self.store, self.publisher, "test_", self.settings, lambda: self.leads
-        )
+            self.view, writer, self.encoders, self.store, self.publisher, "test_", self.settings, lambda: self.leads,
+            recent=lambda uid: recent_documents(MemoryLogReader(self.log), uid),
+        )  # fmt: skip
 
     def backfill(self) -> None:
         lane = YieldingStage(self.encode, lambda: False, 0)
@@ -317,6 +320,45 @@ def test_a_worse_model_is_noticed_and_the_status_quo_is_served(world: World) -> 
     assert world.now.routes == (Leg(2),)
 
 
+def test_a_stream_that_drifts_from_the_fit_sample_is_noticed_and_fitted_again() -> None:
+    """The new encoder turns the old one's vectors, and those of texts with another word otherwise: a map that was
+    fitted before that word came up is wrong for them."""
+    world = World(quality_every_seconds=0.001, window=3, shadow_queries=10)
+    try:
+        turns = [np.linalg.qr(np.random.default_rng(i).normal(size=(64, 64)))[0] for i in range(2)]
+
+        def encode(text: str) -> Matrix:
+            padded = np.pad(world.old._one(text), (0, 16))
+            return (padded @ turns["strange" in text]).astype(np.float32)
+
+        world.new._one = encode  # type: ignore[method-assign]
+        start(world)
+        world.run_until("backfilling")
+        assert world.state.decision == "map", world.state.reason
+        first = world.state.compensation
+        for _ in range(3):
+            world.controller.tick()
+            world.backfill()
+        assert world.state.refits == 0
+        for i in range(220):
+            publish_change(world.log, a_change(f"strange {i}", title=f"strange {WORDS[i % 18]} {WORDS[i % 7]} {i}"))
+        world.drain()
+        world.run_until("sampling")
+        drift = world.state.drift
+        assert drift is not None
+        assert drift.residual > 0.5
+        assert drift.shift > 0.2
+        assert drift.overlap == 1.0, "the shadow queries are of before"
+        assert world.now.routes == (Leg(1),)
+        assert world.state.refits == 1
+        world.run_until("backfilling")
+        assert world.state.compensation not in ("", first)
+        with pytest.raises(Unavailable):
+            world.view.compensation(first)
+    finally:
+        world.close()
+
+
 def test_another_model_under_the_same_name_fails_the_upgrade(world: World) -> None:
     start(world)
     world.run_until("backfilling")
@@ -431,7 +473,7 @@ def test_rerank_ranks_old_hits_by_the_new_model_and_carries_them_over(world: Wor
     text = "green shoes wool cold"
     held = set(world.versions(2))
     plain = searcher.search("things", parse({"text": text, "limit": 20, "explain": True}))
-    answer = searcher.search("things", parse({"text": text, "limit": 20, "rerank": 15, "explain": True}))
+    answer = searcher.search("things", parse({"text": text, "limit": 250, "rerank": 15, "explain": True}))
     assert plain["explain"].get("reranked") is None
     reranked = answer["explain"]["reranked"]
     assert 0 < reranked <= 15

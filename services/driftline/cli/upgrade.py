@@ -161,6 +161,8 @@ def _view(state: dict[str, Any]) -> Group:
     if state["reason"]:
         grid.add_row("because", state["reason"])
     grid.add_row("against doing nothing", _against(state))
+    if state["drift"]:
+        grid.add_row("drift", _drift(state))
     grid.add_row("re-embedded", ProgressBar(total=1.0, completed=state["fraction"], width=40))
     left = "-" if state["eta_seconds"] is None else f"about {_duration(state['eta_seconds'])} left"
     counted = f"{progress['done']} of {progress['total']} documents ({state['fraction']:.1%})"
@@ -186,6 +188,15 @@ def _against(state: dict[str, Any]) -> str:
     return (
         f"{last['served']:.3f} against {last['status_quo']:.3f} nDCG@10, {mean:+.3f} [{low:+.3f}, {high:+.3f}] "
         f"on {last['queries']} shadow queries"
+    )
+
+
+def _drift(state: dict[str, Any]) -> str:
+    drift = state["drift"]
+    again = f", fitted again {state['refits']} times" if state["refits"] else ""
+    return (
+        f"the map is off by {drift['residual']:.3f} on what was written last, by {drift['residual_of_fit']:.3f} when "
+        f"fitted; finds {drift['overlap'] or 0:.0%} of the old top 10{again}"
     )
 
 

@@ -78,3 +78,14 @@ UPGRADE_DIFFERENCE = _gauge(
     "upgrade_difference", "Served minus status quo on the shadow queries: mean, low and high of the 95 % interval.",
     "collection", "bound",
 )  # fmt: skip
+DRIFT_RESIDUAL = _gauge(
+    "drift_residual", "Mean of 1 - cosine between carried-over and old vectors: now, and of held-out pairs of the fit.",
+    "collection", "of",
+)  # fmt: skip
+DRIFT_SHIFT = _gauge(
+    "drift_shift", "How far the mean of what is written now lies from the fit sample's, in its spreads.", "collection"
+)
+DRIFT_OVERLAP = _gauge(
+    "drift_overlap", "Share of the old encoder's ten best hits of shadow queries that carried-over ones find too.",
+    "collection",
+)  # fmt: skip

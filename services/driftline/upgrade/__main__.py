@@ -19,6 +19,7 @@ from driftline.core.topics import CONTROL
 from driftline.upgrade.controller import Controller
 from driftline.upgrade.demand import most_wanted
 from driftline.upgrade.leader import Leader
+from driftline.upgrade.monitor import recent_documents
 from driftline.upgrade.server import create_app
 from driftline.upgrade.settings import UpgradeSettings
 from driftline.web.auth import Keys
@@ -43,10 +44,11 @@ def main() -> int:
     leader = Leader(subscriber, health)
     subscriber.subscribe(leader)
     leader.start()
-    searched = KafkaLogReader(settings.kafka)
+    searched, written = KafkaLogReader(settings.kafka), KafkaLogReader(settings.kafka)
     controller = Controller(
         view, ControlWriter(publisher, follower), embedder, store, publisher, settings.milvus.prefix,
         settings.upgrade, leader.leading, lambda uid: most_wanted(searched, uid),
+        lambda uid: recent_documents(written, uid),
     )  # fmt: skip
     watch(health, {"triton": embedder.ping, "milvus": store.ping})
     stop = threading.Event()

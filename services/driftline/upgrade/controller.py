@@ -29,11 +29,13 @@ from driftline.core.control import (
 )
 from driftline.core.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from driftline.core.ports import Embedder, Publisher, VectorStore
-from driftline.core.records import Clock, Leg, Space, StoreTarget, now_us
+from driftline.core.records import Carry, Clock, Leg, Space, StoreTarget, now_us
+from driftline.drift.monitor import overlap
 from driftline.drift.quality import paired
 from driftline.drift.stored import identity_of
 from driftline.retrieval.generations import GenerationSearch
 from driftline.upgrade.backfill import Backfill
+from driftline.upgrade.monitor import Drift, look
 from driftline.upgrade.quality import Judge
 from driftline.upgrade.sample import LEAST_QUERIES, TooFew, build, draw, fit_compensation
 from driftline.upgrade.settings import UpgradeSection
@@ -42,6 +44,8 @@ from driftline.upgrade.state import Estimate, Phase, ShadowQuery, UpgradeState, 
 log = logging.getLogger(__name__)
 # Of a state's record; brokers take 1 MB by default.
 _STATE_BYTES = 600_000
+# Of one upgrade: a stream that drifts faster than this is served better by the backfill alone.
+_REFITS = 5
 
 
 @dataclass(slots=True)
@@ -56,7 +60,7 @@ class _Live:
 class Controller:
     """Commands come from any thread; `tick` from one. Only the leader does either.
 
-    `demand` gives the keys of the most wanted documents of a collection, by its uid.
+    `demand` gives the keys of the most wanted documents of a collection, by its uid, `recent` those written last.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Controller:
         settings: UpgradeSection,
         leading: Callable[[], bool],
         demand: Callable[[str], list[str]] = lambda _: [],
+        recent: Callable[[str], list[str]] = lambda _: [],
         clock: Clock = now_us,
     ) -> None:
         self._view = view
@@ -81,6 +86,7 @@ class Controller:
         self._settings = settings
         self._leading = leading
         self._demand = demand
+        self._recent = recent
         self._clock = clock
         self._search = GenerationSearch(view, store)
         self._judge = Judge(self._search, embedder)
@@ -237,11 +243,14 @@ class Controller:
                 extra={"collection": state.collection, "phase": state.phase, "route": str(demanded.routes)},
             )
         if state.ended and state.compensation:
-            try:
-                content = self._view.compensation(state.compensation)
-            except Unavailable:
-                return
-            self._publisher.publish(forget_compensation(state.compensation, content))
+            self._forget(state.compensation)
+
+    def _forget(self, compensation: str) -> None:
+        try:
+            content = self._view.compensation(compensation)
+        except Unavailable:
+            return
+        self._publisher.publish(forget_compensation(compensation, content))
 
     def _advance(self, known: UpgradeState, changed: UpgradeState) -> UpgradeState:
         """Save a step's result, unless a command was faster. Returns the state that holds."""
@@ -365,7 +374,33 @@ class Controller:
             self._advance(state, self._judged(state.into("complete", now)))
         elif now - live.judged_us > self._settings.quality_every_seconds * 1e6:
             live.judged_us = now
-            self._advance(state, self._judged(state))
+            state = self._advance(state, self._judged(state).model_copy(update={"drift": self._drift(state)}))
+            if state.phase == "backfilling" and state.drift and state.drift.drifted and state.refits < _REFITS:
+                self._fit_again(state)
+
+    def _fit_again(self, state: UpgradeState) -> None:
+        """The map does not fit what flows now: draw a sample of today. The old generation answers meanwhile."""
+        log.warning("fitting again", extra={"collection": state.collection, "drift": str(state.drift)})
+        self._live.pop(state.id, None)
+        fresh = state.into("sampling", self._clock(), refits=state.refits + 1, decision="", compensation="")
+        if self._advance(state, fresh).compensation == "":
+            self._forget(state.compensation)
+
+    def _drift(self, state: UpgradeState) -> Drift | None:
+        """What was written lately against the fit sample; None without a map that is served."""
+        carry = {"map": Carry.MAPPED, "ensemble": Carry.ENSEMBLE}.get(state.decision)
+        if carry is None:
+            return None
+        old, new = self._targets(state)
+        compensation = self._search.compensation(state.compensation, old.space, new.space)
+        found = look(self._store, old, new, compensation, self._recent(state.collection_uid))
+        if found is None:
+            return None
+        collection = self._view.collection(state.collection)
+        queries = state.shadow[: self._settings.shadow_queries]
+        carried = self._judge.hits(collection, (Leg(state.old, carry, state.compensation),), queries)
+        own = self._judge.hits(collection, (Leg(state.old),), queries)
+        return found.model_copy(update={"overlap": round(overlap(carried, own), 4)})
 
     def _watch(self, state: UpgradeState) -> None:
         """Complete, and not yet finished: the older generation is kept for a way back."""
@@ -423,6 +458,11 @@ class Controller:
             metrics.UPGRADE_QUALITY.labels(state.collection, "status_quo").set(last.status_quo)
             for name, value in zip(("mean", "low", "high"), last.difference, strict=True):
                 metrics.UPGRADE_DIFFERENCE.labels(state.collection, name).set(value)
+        if state.drift is not None:
+            metrics.DRIFT_RESIDUAL.labels(state.collection, "now").set(state.drift.residual)
+            metrics.DRIFT_RESIDUAL.labels(state.collection, "fit").set(state.drift.residual_of_fit)
+            metrics.DRIFT_SHIFT.labels(state.collection).set(state.drift.shift)
+            metrics.DRIFT_OVERLAP.labels(state.collection).set(state.drift.overlap or 0.0)
 
 
 def describe(state: UpgradeState) -> dict[str, Any]:

@@ -37,9 +37,14 @@ class Judge:
 
     def ndcg(self, collection: Collection, legs: Sequence[Leg], queries: Sequence[ShadowQuery]) -> list[float]:
         """nDCG@10 of each query. Raises Unavailable."""
+        found = self.hits(collection, legs, queries)
+        return [ndcg(ids, query.relevant, _DEPTH) for ids, query in zip(found, queries, strict=True)]
+
+    def hits(self, collection: Collection, legs: Sequence[Leg], queries: Sequence[ShadowQuery]) -> list[list[str]]:
+        """Ids of the documents found for each query, best first, at most ten. Raises Unavailable."""
         return [self._one(collection, legs, query) for query in queries]
 
-    def _one(self, collection: Collection, legs: Sequence[Leg], query: ShadowQuery) -> float:
+    def _one(self, collection: Collection, legs: Sequence[Leg], query: ShadowQuery) -> list[str]:
         wanted = Wanted(_DEPTH, query.tenant if collection.definition.tenancy else None, with_fields=False)
         found = self._search.search(collection, legs, lambda space: self._encode(space, query.text), wanted)
-        return ndcg([hit.id for hit in found.hits], query.relevant, _DEPTH)
+        return [hit.id for hit in found.hits]

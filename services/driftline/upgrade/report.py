@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 760, 320, 52, 40, 16
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _BOTTOM, _TOP = 760, 320, 52, 30, 40, 16
+_STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.25)
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1c2430; max-width: 800px; margin: 40px auto; padding: 0 16px; }
 h1 { font-size: 24px; margin-bottom: 4px; } h2 { font-size: 17px; margin-top: 32px; }
@@ -64,10 +66,12 @@ def _plot(curve: Sequence[Mapping[str, Any]]) -> str:
     if len(curve) < 2:
         return "<p class='note'>Two estimates make a curve; there are not that many yet.</p>"
     values = [c[k] for c in curve for k in ("served", "status_quo")]
-    low, high = max(0.0, min(values) - 0.05), min(1.0, max(values) + 0.05)
+    low, high = max(0.0, min(values) - 0.03), min(1.0, max(values) + 0.05)
+    step = next((s for s in _STEPS if (high - low) / s <= 5), _STEPS[-1])
+    low, high = step * math.floor(low / step), step * math.ceil(high / step)
 
     def x(fraction: float) -> float:
-        return _LEFT + fraction * (_WIDTH - _LEFT - 16)
+        return _LEFT + fraction * (_WIDTH - _LEFT - _RIGHT)
 
     def y(value: float) -> float:
         share: float = (high - value) / max(high - low, 1e-9)
@@ -79,22 +83,26 @@ def _plot(curve: Sequence[Mapping[str, Any]]) -> str:
     upper = [(x(c["fraction"]), y(min(high, c["status_quo"] + c["difference"][2]))) for c in curve]
     lower = [(x(c["fraction"]), y(max(low, c["status_quo"] + c["difference"][1]))) for c in curve]
     band = " ".join(f"{a:.1f},{b:.1f}" for a, b in [*upper, *reversed(lower)])
-    ticks = [low + (high - low) * i / 4 for i in range(5)]
+    ticks = [low + step * i for i in range(round((high - low) / step) + 1)]
     grid = "".join(
-        f"<line x1='{_LEFT}' x2='{_WIDTH - 16}' y1='{y(t):.1f}' y2='{y(t):.1f}' stroke='#e3e7ec'/>"
+        f"<line x1='{_LEFT}' x2='{_WIDTH - _RIGHT}' y1='{y(t):.1f}' y2='{y(t):.1f}' stroke='#e3e7ec'/>"
         f"<text x='{_LEFT - 8}' y='{y(t) + 4:.1f}' text-anchor='end'>{t:.2f}</text>"
         for t in ticks
     )
     below = "".join(
         f"<text x='{x(f):.1f}' y='{_HEIGHT - 18}' text-anchor='middle'>{f:.0%}</text>" for f in (0, 0.25, 0.5, 0.75, 1)
     )
+    points = "".join(
+        f"<circle cx='{x(c['fraction']):.1f}' cy='{y(c['served']):.1f}' r='3.5' fill='#2f6fdf'/>" for c in curve
+    )
     return (
-        f"<svg viewBox='0 0 {_WIDTH} {_HEIGHT}' width='100%' font-size='12' fill='#5a6675' role='img' "
+        "<svg xmlns='http://www.w3.org/2000/svg' font-family='system-ui, sans-serif' "
+        f"viewBox='0 0 {_WIDTH} {_HEIGHT}' width='100%' font-size='12' fill='#5a6675' role='img' "
         f"aria-label='nDCG@10 over the re-embedded share'>{grid}{below}"
         f"<polygon points='{band}' fill='#2f6fdf' fill-opacity='0.13'/>"
         f"<polyline points='{line('status_quo')}' fill='none' stroke='#8a94a1' stroke-width='2' "
         "stroke-dasharray='6 4'/>"
-        f"<polyline points='{line('served')}' fill='none' stroke='#2f6fdf' stroke-width='2.5'/>"
+        f"<polyline points='{line('served')}' fill='none' stroke='#2f6fdf' stroke-width='2.5'/>{points}"
         f"<text x='{_LEFT + 12}' y='{_TOP + 12}' fill='#2f6fdf'>served</text>"
         f"<text x='{_LEFT + 72}' y='{_TOP + 12}'>status quo (dashed)</text>"
         f"<text x='{(_LEFT + _WIDTH) / 2:.0f}' y='{_HEIGHT - 2}' text-anchor='middle'>re-embedded</text></svg>"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from driftline.core.ports import Embedder, VectorStore
 from driftline.core.records import Matrix, Space, StoredDocument, StoreTarget, document_key
 from driftline.drift.base import Pairs, unit
 from driftline.drift.calibration import fit, scored_pairs
+from driftline.drift.monitor import baseline
 from driftline.drift.selection import HeldOut, Selection, choose, mixed
 from driftline.drift.stored import Compensation
 from driftline.retrieval.embeddings import plan_requests
@@ -92,12 +93,14 @@ def encode(embedder: Embedder, space: Space, texts: Sequence[str], prefix: str) 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What fits and what judges. `encoded` counts the texts that had to be encoded for it."""
+    """What fits and what judges. `encoded` counts the texts that had to be encoded for it; `judged` are the vectors of
+    the documents that nothing was fitted on."""
 
     pairs: Pairs
     held_out: HeldOut
     shadow: tuple[ShadowQuery, ...]
     encoded: int
+    judged: Pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +161,7 @@ def build(texts: Texts, embedder: Embedder, old: Space, new: Space) -> Sample:
         for i, query in enumerate(texts.shadow)
     }
     judges = [i for i in asked if relevant.get(i)]
+    judged = sum(1 for i in corpus if i < len(texts.judged))
     fit_documents = [i for i in corpus if i >= len(texts.judged)]
     fit_queries = [i for i in asked if i >= len(texts.shadow)]
     if len(judges) < LEAST_QUERIES or len(fit_documents) < LEAST_DOCUMENTS // 2:
@@ -173,7 +177,8 @@ def build(texts: Texts, embedder: Embedder, old: Space, new: Space) -> Sample:
         _rows(documents[i].vectors[0] for i in corpus),
         [relevant[i] for i in judges],
     )
-    return Sample(pairs, held, tuple(texts.shadow[i] for i in judges), len(contents) + 2 * len(queries))
+    return Sample(pairs, held, tuple(texts.shadow[i] for i in judges), len(contents) + 2 * len(queries),
+                  Pairs(held.new_documents[:judged], held.old_documents[:judged]))  # fmt: skip
 
 
 def _rows(vectors: Iterable[Matrix | None]) -> Matrix:
@@ -194,7 +199,12 @@ def fit_compensation(sample: Sample, old: Space, new: Space, margin: float) -> t
         old.fingerprint,
         fit(scores, "quantile"),
         weight,
-        {"pairs": len(sample.pairs), "held_out_queries": len(sample.shadow), "documents": len(held.new_documents)},
+        {
+            "pairs": len(sample.pairs),
+            "held_out_queries": len(sample.shadow),
+            "documents": len(held.new_documents),
+            "baseline": asdict(baseline(chosen.compensator, sample.judged.new, sample.judged.old)),
+        },
         selection.summary(),
     )
     return compensation, selection

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from driftline.core.collections import Collection
 from driftline.core.records import Carry, Generation, Leg, UpgradeRecord
+from driftline.upgrade.monitor import Drift
 
 Phase = Literal[
     "registered", "sampling", "fitted", "serving", "backfilling", "complete", "finished", "rolled_back", "failed"
@@ -84,6 +85,8 @@ class UpgradeState(_Model):
     judged: bool = Field(False, description="the shadow queries were given with judgements; else made from documents")
     progress: Progress = Progress()
     curve: tuple[Estimate, ...] = ()
+    drift: Drift | None = Field(None, description="how far what is written now is from what the map was fitted on")
+    refits: int = 0
     encoded: int = Field(0, description="texts that the upgrade itself had encoded, the backfill left out")
     entered_us: dict[str, int] = Field(default_factory=dict)
 
