@@ -31,8 +31,8 @@ demo: setup ## Index Python's own documentation and search it: the whole system 
 
 .PHONY: lint
 lint: setup ## Format check, lint, types, import rules, protos
-	$(BIN)/ruff format --check services tests
-	$(BIN)/ruff check services tests
+	$(BIN)/ruff format --check services tests deploy/tools
+	$(BIN)/ruff check services tests deploy/tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	cd protos && ../$(BIN)/buf lint
@@ -46,8 +46,8 @@ breaking: setup
 
 .PHONY: format
 format: setup ## Format the code
-	$(BIN)/ruff format services tests
-	$(BIN)/ruff check --fix services tests
+	$(BIN)/ruff format services tests deploy/tools
+	$(BIN)/ruff check --fix services tests deploy/tools
 
 .PHONY: protos
 protos: setup ## Generate services/driftline/wire from protos/
@@ -57,6 +57,8 @@ protos: setup ## Generate services/driftline/wire from protos/
 .PHONY: docs
 docs: setup ## Write the reference pages of docs/ from the code
 	$(RUN) driftline.cli.reference docs
+	$(BIN)/python deploy/tools/dashboards.py
+	$(BIN)/python deploy/tools/chart_readme.py
 
 .PHONY: test
 test: lint ## Lint, unit, contract and end-to-end tests on local servers; coverage of what runs in the tests' process
@@ -65,6 +67,30 @@ test: lint ## Lint, unit, contract and end-to-end tests on local servers; covera
 .PHONY: test-unit
 test-unit: setup ## The tests that need no server
 	$(PYTEST) tests/unit tests/wire
+
+# What the deployment checks need has dependencies of its own that fit no other environment.
+CHECKS := $(VENV)/share/driftline/checks
+$(CHECKS)/.done: deploy/locks/checks.lock $(STAMP)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(CHECKS)
+	$(BIN)/uv pip install --quiet --python $(CHECKS)/bin/python --require-hashes -r deploy/locks/checks.lock
+	$(BIN)/uv pip install --quiet --python $(CHECKS)/bin/python --no-deps --editable .
+	@touch $@
+
+.PHONY: test-deploy
+test-deploy: $(CHECKS)/.done servers ## Chart, images, compose files, rules, dashboards: lint, schemas, policies, rule tests
+	PATH="$(abspath $(BIN)):$$PATH" $(CHECKS)/bin/python -m pytest -q --noconftest tests/deploy
+	$(CHECKS)/bin/python deploy/tools/policies.py
+
+# Building it from its published modules takes about ten minutes of two cores, once.
+KUBE_APISERVER := $(VENV)/share/driftline/kube-apiserver
+$(KUBE_APISERVER): deploy/kube-apiserver/go.mod deploy/kube-apiserver/main.go
+	cd deploy/kube-apiserver && go build -o ../../$(KUBE_APISERVER) .
+
+.PHONY: test-cluster
+test-cluster: $(CHECKS)/.done $(KUBE_APISERVER) ## Dry-run the chart's profiles on a real kube-apiserver (needs go and Debian's etcd-server)
+	@command -v etcd >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+		--no-install-recommends etcd-server >/dev/null; }
+	PYTHONPATH=. $(CHECKS)/bin/python tests/deploy/cluster.py $(KUBE_APISERVER)
 
 .PHONY: test-full
 test-full: setup servers ## Contract, end-to-end and outage tests on Apache Kafka and Redis 7
@@ -79,10 +105,10 @@ parity: setup ## SciFact through the service against the encoder in process, sid
 	$(PYTEST) -s tests/quality
 
 .PHONY: servers
-servers: ## Debian's Redis 7 and, for Apache Kafka, Java and Maven (needs root only if they are missing)
-	@command -v redis-server java mvn >/dev/null 2>&1 && [ "$$(command -v redis-server java mvn | wc -l)" = 3 ] || \
+servers: ## Debian's Redis 7, Prometheus and, for Apache Kafka, Java and Maven (needs root only if they are missing)
+	@[ "$$(command -v redis-server java mvn prometheus promtool | wc -l)" = 5 ] || \
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-		redis-server default-jre-headless maven >/dev/null; }
+		redis-server default-jre-headless maven prometheus >/dev/null; }
 
 .PHONY: bench
 bench: setup servers ## Measure throughput, latency and freshness; writes docs/benchmarks.md
@@ -99,6 +125,13 @@ lock: ## Resolve the lock files anew
 		--custom-compile-command "make lock" --extra dev pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--custom-compile-command "make lock" deploy/triton/requirements.in -o deploy/triton/requirements.lock
+	for service in ingest encode index query upgrade; do \
+		$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--custom-compile-command "make lock" --constraint requirements.lock --extra $$service --extra otel \
+		pyproject.toml -o deploy/locks/$$service.lock || exit 1; done
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--custom-compile-command "make lock" --extra ingest --extra encode --extra index --extra query --extra upgrade \
+		pyproject.toml deploy/checks.in -o deploy/locks/checks.lock
 
 .PHONY: clean
 clean: ## Remove caches; keeps .venv

@@ -7,9 +7,6 @@ import sys
 from collections.abc import Callable, Iterator
 
 from driftline.adapters.kafka import KafkaLogReader, KafkaTopicAdmin
-from driftline.adapters.milvus import MilvusStore
-from driftline.adapters.redis import RedisCache
-from driftline.adapters.triton import TritonEmbedder
 from driftline.cli.connect import connections
 from driftline.core.errors import Unavailable
 from driftline.core.provision import ensure_topics
@@ -43,6 +40,10 @@ def checks(stack: Stack) -> Iterator[Check]:
     )
     ready = (triton_environment() / ".complete").exists()
     yield "Triton's environment", "" if ready else "it is not installed", "run `driftline setup`"
+    from driftline.adapters.milvus import MilvusStore
+    from driftline.adapters.redis import RedisCache
+    from driftline.adapters.triton import TritonEmbedder
+
     settings = connections()
     start = "start it, or run `driftline up`; the addresses come from DRIFTLINE_* settings"
     yield _try(f"Kafka at {settings.kafka.bootstrap_servers}", lambda: KafkaTopicAdmin(settings.kafka).close(), start)

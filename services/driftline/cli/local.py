@@ -37,12 +37,13 @@ def up(
     triton: Annotated[str, typer.Option(help="host:port (gRPC) of an existing Triton")] = "",
     model: Annotated[list[str] | None, typer.Option(help="encoders to load")] = None,
     replicas: Annotated[list[str] | None, typer.Option(help="SERVICE=N, for example encode=2")] = None,
+    prometheus: Annotated[bool, typer.Option("--prometheus", help="watch it with Prometheus and our alerts")] = False,
 ) -> None:
     """Start the whole system on this machine: real servers as processes, no containers, no root."""
     counts = dict(item.split("=", 1) for item in replicas or [])
     options = Options(
         kafka=kafka, milvus=milvus, redis=redis, triton=triton, models=model or [models.DEFAULT],
-        replicas={name: int(n) for name, n in counts.items()},
+        prometheus=prometheus, replicas={name: int(n) for name, n in counts.items()},
     )  # fmt: skip
     stack = Stack(home())
     try:

@@ -8,13 +8,12 @@ from typing import Annotated
 import typer
 
 from driftline.adapters.kafka import KafkaLogReader, KafkaPublisher
-from driftline.adapters.milvus import MilvusStore
 from driftline.cli.client import Api
 from driftline.cli.connect import connections
 from driftline.cli.output import emit_json, fail, table
 from driftline.core import codec
 from driftline.core.errors import InvalidRecord, Unavailable
-from driftline.core.ports import LogReader
+from driftline.core.ports import LogReader, VectorStore
 from driftline.core.records import ChangeEvent, Operation, Outgoing, StoreTarget, document_key, record_key
 from driftline.core.topics import CHANGES, DOCUMENTS
 
@@ -43,7 +42,7 @@ def accepted_documents(
     return newest, unreadable
 
 
-def differences(store: MilvusStore, target: StoreTarget, log: dict[str, ChangeEvent]) -> list[tuple[str, str, str]]:
+def differences(store: VectorStore, target: StoreTarget, log: dict[str, ChangeEvent]) -> list[tuple[str, str, str]]:
     """(key, document id, what is wrong): missing, stale, resurrected, unknown, orphaned chunks."""
     rows: dict[str, dict[int, int]] = {}
     ids: dict[str, str] = {}
@@ -75,6 +74,9 @@ def verify(
 
     Records of the log that cannot be read are listed, and may be of any collection. While an upgrade runs, the
     generation that holds every document is compared."""
+    # Here: the image of encode has the command line, and no Milvus client.
+    from driftline.adapters.milvus import MilvusStore
+
     shown = Api("ingest").call("GET", f"/v1/collections/{collection}")
     generation = next(g for g in shown["generations"] if g["number"] == shown["complete"])
     settings = connections()

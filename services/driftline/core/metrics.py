@@ -37,6 +37,9 @@ DEAD_LETTERS = _counter("dead_letters_total", "Records dead-lettered, by reason.
 RETRIES = _counter(
     "unavailable_total", "Batches or requests put off because a dependency was unavailable.", "dependency"
 )
+SPACE_REFUSALS = _counter(
+    "space_refusals_total", "Batches and requests refused because vectors of two embedding spaces would have met."
+)
 REBALANCES = _counter("rebalances_total", "Partition assignments received.")
 
 EVENTS = _counter("events_total", "Change events accepted, by operation and way in.", "operation", "source")

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from driftline.core import codec, metrics
-from driftline.core.errors import Fenced, InvalidRecord, Unavailable
+from driftline.core.errors import Fenced, InvalidRecord, SpaceMismatch, Unavailable
 from driftline.core.health import Health
 from driftline.core.logs import traceparent_of
 from driftline.core.ports import Publisher, Subscriber
@@ -357,6 +357,8 @@ class Runner(Generic[In]):
 
     def _put_off(self, error: Unavailable) -> None:
         metrics.BATCHES.labels("retried").inc()
+        if isinstance(error, SpaceMismatch):
+            metrics.SPACE_REFUSALS.inc()
         metrics.RETRIES.labels(error.dependency).inc()
         self._health.not_ready("pipeline", str(error))
         log.warning("batch put off", extra={"error": str(error), "retry_after_seconds": error.retry_after_seconds})

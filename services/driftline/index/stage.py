@@ -287,6 +287,7 @@ def _documents(group: _Group, key: str, record: VectorRecord) -> dict[int, Store
                 raise Unavailable("control", f"generation {named.generation} is not known yet", 0.2)
             continue
         if named.space != target.space:
+            metrics.SPACE_REFUSALS.inc()
             raise InvalidRecord("wrong_space", f"vectors of space {named.space}, the store holds {target.space}")
         if named.values.shape[1] != target.dimension:
             raise InvalidRecord("wrong_dimension", f"expected {target.dimension}, found {named.values.shape[1]}")

@@ -10,6 +10,8 @@ _PLACES = {
     "encoder": ("encoder", "triton/encoder"),
     "triton-requirements.lock": ("triton-requirements.lock", "triton/requirements.lock"),
     "kafka-pom.xml": ("kafka-pom.xml", "kafka/pom.xml"),
+    "recording.rules.yaml": ("recording.rules.yaml", "prometheus/recording.rules.yaml"),
+    "alerts.rules.yaml": ("alerts.rules.yaml", "prometheus/alerts.rules.yaml"),
 }
 
 

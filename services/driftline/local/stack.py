@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from driftline.local import models, servers
+from driftline.local import models, prometheus, servers
 from driftline.local.processes import Process, StartError, again, free_port, start, stop, wait_until
 
 SERVICES = ("ingest", "encode", "index", "query", "upgrade")
@@ -24,7 +24,8 @@ class Options:
     """What `driftline up` starts. An address uses an existing server instead.
 
     `kafka`: "embedded", "apache" or host:port; `redis`, `milvus`, `triton`: "" or an address; `redis_executable`
-    another redis-server; `models`: recipes that the model repository must hold; `env`: more settings.
+    another redis-server; `models`: recipes that the model repository must hold; `prometheus` watches it all with the
+    chart's rules; `env`: more settings.
     """
 
     kafka: str = "embedded"
@@ -33,6 +34,7 @@ class Options:
     triton: str = ""
     redis_executable: str | None = None
     models: Sequence[str] = (models.DEFAULT,)
+    prometheus: bool = False
     replicas: Mapping[str, int] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     partitions: int = 4
@@ -106,6 +108,8 @@ class Stack:
         part = self.home / "state.json.part"
         part.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
         part.rename(self.home / "state.json")
+        if (self.home / "prometheus").exists():
+            prometheus.write_targets(self.home / "prometheus", self.processes, SERVICES)
 
     def _keep(self, process: Process) -> Process:
         self.processes = [p for p in self.processes if p.name != process.name] + [process]
@@ -122,6 +126,10 @@ class Stack:
         self.home.mkdir(parents=True, exist_ok=True)
         try:
             self._start_servers(options, report)
+            if options.prometheus:
+                report("starting Prometheus")
+                process = self._keep(prometheus.start_prometheus(self.home))
+                self.addresses["prometheus"] = f"http://127.0.0.1:{process.ports['prometheus']}"
             self.env = self._service_env(options)
             for service in SERVICES:
                 for number in range(options.replicas.get(service, 1)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from driftline.core import metrics
 from driftline.core.errors import (
     Conflict,
     DriftlineError,
@@ -48,6 +49,7 @@ def problem_of(error: DriftlineError | Denied) -> dict[str, Any]:
         case Overloaded():
             return problem(429, "overloaded", error.detail, retry_after=error.retry_after_seconds)
         case SpaceMismatch():
+            metrics.SPACE_REFUSALS.inc()
             return problem(503, "space_mismatch", str(error), retry_after=error.retry_after_seconds)
         case Unavailable():
             return problem(503, "unavailable", str(error), retry_after=error.retry_after_seconds)
