@@ -114,6 +114,10 @@ servers: ## Debian's Redis 7, Prometheus and, for Apache Kafka, Java and Maven (
 bench: setup servers ## Measure throughput, latency and freshness; writes docs/benchmarks.md
 	$(RUN) tests.bench
 
+.PHONY: bench-scale
+bench-scale: setup ## Measure 1 to 8 encode workers against an encoder of fixed latency; replay the scaler's decisions
+	$(RUN) tests.bench.scale
+
 .PHONY: bench-upgrade
 bench-upgrade: setup ## Measure every way through a model change; writes docs/benchmarks-upgrade.md
 	$(BIN)/driftline setup --model minilm-l3
