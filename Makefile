@@ -94,11 +94,12 @@ test-cluster: $(CHECKS)/.done $(KUBE_APISERVER) ## Dry-run the chart's profiles 
 
 .PHONY: test-full
 test-full: setup servers ## Contract, end-to-end and outage tests on Apache Kafka and Redis 7
-	DRIFTLINE_TEST_STACK=full $(PYTEST) tests/contract tests/e2e tests/faults/test_outages.py
+	DRIFTLINE_TEST_STACK=full $(PYTEST) tests/contract tests/e2e tests/faults/test_outages.py \
+		tests/faults/test_alerts.py
 
 .PHONY: test-faults
 test-faults: setup ## Kill and freeze services under load and during upgrades, against the oracle (DRIFTLINE_FAULTS, DRIFTLINE_SEED)
-	$(PYTEST) -s tests/faults/test_kill.py tests/faults/test_upgrade_kill.py
+	$(PYTEST) -s tests/faults/test_kill.py tests/faults/test_upgrade_kill.py tests/faults/test_rolling.py
 
 .PHONY: parity
 parity: setup ## SciFact through the service against the encoder in process, side by side (10 minutes on 2 cores)

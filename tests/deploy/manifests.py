@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,14 @@ _MODELS = {
 Manifest = dict[str, Any]
 
 
+@cache
+def _chart() -> Chart:
+    return Chart.load(str(CHART))
+
+
 def render(values: Mapping[str, Any], name: str = "dl", namespace: str = "search") -> list[Manifest]:
     """Every manifest, in the order of the templates. Raises what helm raises."""
-    chart = Chart.load(str(CHART))
+    chart = _chart()
     chart.validate_schema(dict(values))
     rendered = chart.render(dict(values), name=name, namespace=namespace)
     return [
@@ -43,6 +49,13 @@ def render(values: Mapping[str, Any], name: str = "dl", namespace: str = "search
 
 def validate(manifest: Manifest) -> None:
     """Strictly: an unknown field is an error. CRDs by the models made from them, or by our schemas of what we use."""
+    _validate(json.dumps(manifest, sort_keys=True))
+
+
+@cache
+def _validate(text: str) -> None:
+    """Features share most manifests: the same text is validated once."""
+    manifest = json.loads(text)
     kind = manifest["kind"]
     if kind in _MODELS:
         known = _MODELS[kind].model_validate(manifest).model_dump(by_alias=True, exclude_unset=True, mode="json")

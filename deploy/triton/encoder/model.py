@@ -110,6 +110,7 @@ class TritonPythonModel:
                 f"the files in {folder} make embedding space {found}, but config.pbtxt declares {declared}: a file, the "
                 "pooling or a prefix was changed. Put it back, or add it as a new model with `driftline models add`."
             )
+        self._space = found.encode()
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         description = read_description(folder)
         self._normalized = description["normalized"]
@@ -139,9 +140,13 @@ class TritonPythonModel:
 
     def _response(self, names: set, span: tuple[int, int], vectors: np.ndarray | None) -> object:
         outputs = []
+        count = span[1] - span[0]
+        if "space" in names:
+            # With every answer: whoever asked knows which model it was, also while another is put in its place.
+            outputs.append(pb_utils.Tensor("space", np.array([[self._space]] * count, dtype=np.object_)))
         if "embedding" in names:
             outputs.append(pb_utils.Tensor("embedding", np.ascontiguousarray(vectors[span[0] : span[1]])))
         if "tokenizer_json" in names:
-            rows = [[self._tokenizer_json.encode()]] * (span[1] - span[0])
+            rows = [[self._tokenizer_json.encode()]] * count
             outputs.append(pb_utils.Tensor("tokenizer_json", np.array(rows, dtype=np.object_)))
         return pb_utils.InferenceResponse(outputs)

@@ -1,7 +1,7 @@
 """NVIDIA Triton over gRPC.
 
-An encoder is a Triton model with one BYTES input `text` [1], an FP32 output `embedding` [dimension] and a BYTES
-output `tokenizer_json` [1]. Its config's parameters describe the embedding space (see docs/models.md).
+An encoder is a Triton model with one BYTES input `text` [1], an FP32 output `embedding` [dimension] and the BYTES
+outputs `tokenizer_json` [1] and `space` [1]. Its config's parameters describe the embedding space (see docs/models.md).
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def space_of(model: str, config: Any) -> Space:
 
 
 class TritonEmbedder:
-    """Thread-safe. The space of a model is read again every few seconds, so a swapped model is noticed."""
+    """Thread-safe. Every answer is checked against the space that was asked for; the description of a model is read
+    again every few seconds, so that a swapped one is noticed before it is asked, too."""
 
     def __init__(self, settings: TritonSettings) -> None:
         self._timeout = settings.timeout_seconds
@@ -55,6 +56,8 @@ class TritonEmbedder:
         self._pool = ThreadPoolExecutor(settings.max_in_flight, thread_name_prefix="triton")
         self._lock = threading.Lock()
         self._spaces: dict[str, tuple[float, Space]] = {}
+        # Models that tell their space with every answer; those of other makers may not.
+        self._telling: set[str] = set()
 
     def describe(self, encoder: str) -> Space:
         with self._lock:
@@ -67,6 +70,10 @@ class TritonEmbedder:
             raise Unavailable("triton", f"encoder {encoder!r}: {_message(error)}") from error
         space = space_of(encoder, config)
         with self._lock:
+            if any(output.name == "space" for output in config.output):
+                self._telling.add(encoder)
+            else:
+                self._telling.discard(encoder)
             self._spaces[encoder] = (time.monotonic(), space)
         return space
 
@@ -88,10 +95,15 @@ class TritonEmbedder:
         return answers
 
     def _one(self, encoder: str, space: Space, texts: Sequence[str]) -> Matrix | Exception:
+        telling = encoder in self._telling
         try:
-            result = self._call(encoder, texts, "embedding")
+            result = self._call(encoder, texts, "embedding", *(["space"] if telling else []))
         except (Unavailable, InvalidRecord) as error:
             return error
+        if telling:
+            told = bytes(result.as_numpy("space").reshape(-1)[0]).decode()
+            if told != space.fingerprint:
+                return SpaceMismatch(f"triton model {encoder!r}", space.fingerprint, told)
         values: Matrix = np.asarray(result.as_numpy("embedding"), dtype=np.float32)
         if values.shape != (len(texts), space.dimension):
             return SpaceMismatch(f"triton model {encoder!r}", f"dimension {space.dimension}", f"shape {values.shape}")
@@ -100,7 +112,7 @@ class TritonEmbedder:
         metrics.TRITON_TEXTS.labels(encoder).inc(len(texts))
         return values
 
-    def _call(self, encoder: str, texts: Sequence[str], output: str) -> Any:
+    def _call(self, encoder: str, texts: Sequence[str], *outputs: str) -> Any:
         tensor = triton.InferInput("text", [len(texts), 1], "BYTES")
         tensor.set_data_from_numpy(np.array([[t.encode()] for t in texts], dtype=np.object_))
         try:
@@ -108,7 +120,7 @@ class TritonEmbedder:
                 return self._client.infer(
                     encoder,
                     [tensor],
-                    outputs=[triton.InferRequestedOutput(output)],
+                    outputs=[triton.InferRequestedOutput(output) for output in outputs],
                     client_timeout=self._timeout,
                 )
         except InferenceServerException as error:

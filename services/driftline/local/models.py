@@ -116,6 +116,11 @@ def add(
     return description
 
 
+def outdated(entry: Path) -> bool:
+    """Whether an entry was made before its model could tell the space with every answer."""
+    return '"space"' not in (entry / "config.pbtxt").read_text(encoding="utf-8")
+
+
 def describe(repository: Path) -> list[dict[str, Any]]:
     """Every entry of a repository; `problem` says when the files no longer match what the entry declares."""
     found = []
@@ -238,7 +243,8 @@ def _config(name: str, description: dict[str, Any], instances: int, max_batch: i
         f"max_batch_size: {max_batch}",
         'input [{ name: "text" data_type: TYPE_STRING dims: [1] }]',
         f'output [{{ name: "embedding" data_type: TYPE_FP32 dims: [{description["dimension"]}] }},',
-        '        { name: "tokenizer_json" data_type: TYPE_STRING dims: [1] }]',
+        '        { name: "tokenizer_json" data_type: TYPE_STRING dims: [1] },',
+        '        { name: "space" data_type: TYPE_STRING dims: [1] }]',
         f"instance_group [{{ kind: KIND_CPU count: {instances} }}]",
         # 2 ms: long enough for requests in flight together to meet, unnoticeable beside encoding one text (10 ms).
         "dynamic_batching { max_queue_delay_microseconds: 2000 }",

@@ -50,6 +50,8 @@ def prepare(report: Report, recipes: Sequence[str] = (models.DEFAULT,)) -> None:
     servers.prepare_triton(report)
     for recipe in recipes:
         built = cache_folder() / "models" / recipe
+        if built.exists() and models.outdated(built):
+            shutil.rmtree(built)
         if not built.exists():
             report(f"building encoder {recipe}")
             models.add(cache_folder() / "models", recipe, recipe, {})
