@@ -92,6 +92,18 @@ test-cluster: $(CHECKS)/.done $(KUBE_APISERVER) ## Dry-run the chart's profiles 
 		--no-install-recommends etcd-server >/dev/null; }
 	PYTHONPATH=. $(CHECKS)/bin/python tests/deploy/cluster.py $(KUBE_APISERVER)
 
+# torch is heavy: an environment of its own.
+TRAIN := $(VENV)/share/driftline/train
+$(TRAIN)/.done: deploy/locks/train.lock $(STAMP)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(TRAIN)
+	$(BIN)/uv pip install --quiet --python $(TRAIN)/bin/python --require-hashes -r deploy/locks/train.lock
+	$(BIN)/uv pip install --quiet --python $(TRAIN)/bin/python --no-deps --editable .
+	@touch $@
+
+.PHONY: test-train
+test-train: $(TRAIN)/.done ## The training loop on a tiny model, with torch (extra `train`)
+	$(TRAIN)/bin/python -m pytest -q --noconftest tests/train
+
 .PHONY: test-full
 test-full: setup servers ## Contract, end-to-end and outage tests on Apache Kafka and Redis 7
 	DRIFTLINE_TEST_STACK=full $(PYTEST) tests/contract tests/e2e tests/faults/test_outages.py \
@@ -119,6 +131,10 @@ bench: setup servers ## Measure throughput, latency and freshness; writes docs/b
 bench-scale: setup ## Measure 1 to 8 encode workers against an encoder of fixed latency; replay the scaler's decisions
 	$(RUN) tests.bench.scale
 
+.PHONY: bench-continual
+bench-continual: $(TRAIN)/.done ## A sequence of fine-tunes with and without drift compensation; writes docs/benchmarks-continual.md
+	$(TRAIN)/bin/python -m tests.bench.continual
+
 .PHONY: bench-upgrade
 bench-upgrade: setup ## Measure every way through a model change; writes docs/benchmarks-upgrade.md
 	$(BIN)/driftline setup --model minilm-l3
@@ -137,6 +153,9 @@ lock: ## Resolve the lock files anew
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--custom-compile-command "make lock" --extra ingest --extra encode --extra index --extra query --extra upgrade \
 		pyproject.toml deploy/checks.in -o deploy/locks/checks.lock
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--custom-compile-command "make lock" --constraint requirements.lock --extra train --extra local --extra drift \
+		pyproject.toml deploy/train.in -o deploy/locks/train.lock
 
 .PHONY: clean
 clean: ## Remove caches; keeps .venv

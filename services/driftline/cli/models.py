@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.progress import Progress
 
 from driftline.cli.client import home
 from driftline.cli.output import console, emit_json, fail, table
@@ -57,6 +60,52 @@ def add(
         console.print(
             f"encoder [bold]{name}[/]: space {description['fingerprint']}, dimension {description['dimension']}"
         )
+
+
+@app.command()
+def train(
+    output: Annotated[Path, typer.Argument(help="folder to write; `driftline models add NAME --from FOLDER` adds it")],
+    source: Annotated[str, typer.Option("--from", help="recipe, package or Hugging Face style folder")],
+    pairs: Annotated[Path, typer.Option(help='JSONL: {"query": ..., "document": ..., "negatives": [...]}')],
+    epochs: Annotated[int, typer.Option(min=1)] = 1,
+    batch: Annotated[int, typer.Option(min=2)] = 32,
+    learning_rate: Annotated[float, typer.Option(min=0)] = 2e-5,
+    distill: Annotated[float, typer.Option(min=0, help="how strongly vectors are held where they were; 0: not")] = 1.0,
+    as_json: _Json = False,
+) -> None:
+    """Continue training an encoder on query-document pairs (extra `train`; uses a GPU if there is one)."""
+    from driftline.train.pairs import PairError, read_pairs
+
+    try:
+        from driftline.train.loop import Settings
+        from driftline.train.loop import train as run
+
+        given = read_pairs(pairs)
+        with tempfile.TemporaryDirectory(prefix="driftline-train-") as scratch, Progress(console=console) as bar:
+            recipe, folder = models.training_source(source, Path(scratch))
+            task = bar.add_task("training", total=None)
+            settings = Settings(
+                epochs=epochs, batch=batch, learning_rate=learning_rate, distill_queries=distill,
+                distill_documents=distill, pooling=recipe.pooling, query_prefix=recipe.query_prefix,
+                document_prefix=recipe.document_prefix, document_tokens=recipe.max_tokens,
+            )  # fmt: skip
+            trained = run(
+                folder, given, output, settings,
+                report=lambda step, steps, loss: bar.update(
+                    task, completed=step, total=steps, description=f"loss {loss:.3f}"
+                ),
+            )  # fmt: skip
+    except ImportError:
+        fail("training needs torch: install driftline[train]")
+    except OSError as error:
+        fail(f"{pairs}: {error.strerror or error}")
+    except (PairError, ValueError, models.ModelError) as error:
+        fail(str(error))
+    if as_json:
+        emit_json({**asdict(trained), "folder": str(trained.folder)})
+    else:
+        console.print(f"{trained.steps} steps, loss {trained.first_loss:.3f} to {trained.last_loss:.3f}")
+        console.print(f"[dim]driftline models add NAME --from {output}[/]")
 
 
 def _load(name: str) -> None:

@@ -116,6 +116,14 @@ def add(
     return description
 
 
+def training_source(source: str, scratch: Path) -> tuple[Recipe, Path]:
+    """The recipe of a source and its Hugging Face style folder. Raises ModelError when it has only an ONNX file."""
+    recipe, root = _resolve(source, scratch, {})
+    if not recipe.folder:
+        raise ModelError(f"{source} holds an ONNX file; training needs config.json and model.safetensors")
+    return recipe, root / recipe.folder
+
+
 def outdated(entry: Path) -> bool:
     """Whether an entry was made before its model could tell the space with every answer."""
     return '"space"' not in (entry / "config.pbtxt").read_text(encoding="utf-8")
