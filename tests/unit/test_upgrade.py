@@ -228,6 +228,8 @@ def test_a_rollback_from_every_phase_leaves_the_collection_as_it_was(world: Worl
         world.controller.rollback("things")
     # The next try gets a generation number of its own.
     start(world)
+    assert [g.number for g in world.now.generations] == [1], "not before its store is there"
+    world.run_until("sampling")
     assert [g.number for g in world.now.generations] == [1, 3]
 
 

@@ -39,7 +39,17 @@ from driftline.upgrade.monitor import Drift, look
 from driftline.upgrade.quality import Judge
 from driftline.upgrade.sample import LEAST_QUERIES, TooFew, build, draw, fit_compensation
 from driftline.upgrade.settings import UpgradeSection
-from driftline.upgrade.state import Estimate, Phase, ShadowQuery, UpgradeState, planned_route, read_state, route, wanted
+from driftline.upgrade.state import (
+    Estimate,
+    Phase,
+    ShadowQuery,
+    UpgradeState,
+    new_generation,
+    planned_route,
+    read_state,
+    route,
+    wanted,
+)
 
 log = logging.getLogger(__name__)
 # Of a state's record; brokers take 1 MB by default.
@@ -303,9 +313,10 @@ class Controller:
         steps[state.phase](state)
 
     def _register(self, state: UpgradeState) -> None:
-        """The new generation is live: from now on every change is written to both."""
-        _, new = self._targets(state)
-        self._store.ensure(new)
+        """Make the new generation's store; then it is live: from now on every change is written to both."""
+        collection = self._view.collection(state.collection)
+        dimension = self._view.space(state.new_space).dimension
+        self._store.ensure(collection.target(new_generation(state), dimension))
         self._advance(state, state.into("sampling", self._clock()))
 
     def _targets(self, state: UpgradeState) -> tuple[StoreTarget, StoreTarget]:

@@ -135,9 +135,13 @@ def planned_route(state: UpgradeState) -> tuple[Leg, ...]:
     return (Leg(state.new), Leg(state.old, carry, state.compensation))
 
 
+def new_generation(state: UpgradeState) -> Generation:
+    return Generation(state.new, "default", state.new_space, state.store)
+
+
 def wanted(state: UpgradeState, collection: Collection) -> Collection:
     """The collection as it must be in this state. What is as it must be comes back equal."""
-    fresh = Generation(state.new, "default", state.new_space, state.store)
+    fresh = new_generation(state)
     live = {g.number: g for g in collection.generations}
     gone = {g.number: g for g in collection.retired}
     if state.phase in ("rolled_back", "failed"):
@@ -146,7 +150,8 @@ def wanted(state: UpgradeState, collection: Collection) -> Collection:
     elif state.phase == "finished":
         if state.old in live and state.new in live:
             gone[state.old] = live.pop(state.old)
-    else:
+    elif state.phase != "registered":
+        # Not before its store is there: changes would wait for it while Milvus makes it, which takes seconds.
         live[state.new] = fresh
     return replace(
         collection,
