@@ -4,8 +4,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+import pytest
+
 from driftline.adapters.memory import MemoryLog, MemoryPublisher, MemorySubscriber
-from driftline.core import codec
+from driftline.core import codec, metrics
+from driftline.core import runner as runner_module
 from driftline.core.errors import Fenced, InvalidRecord, Unavailable
 from driftline.core.health import Health
 from driftline.core.records import Incoming, Outgoing
@@ -284,3 +287,27 @@ def test_a_batch_that_waits_for_room_does_not_poll_busily() -> None:
     h.run_until(lambda: len(h.out()) == 5)
     waiting = slept[2:39]
     assert min(waiting) >= 0.005, waiting
+
+
+def test_what_is_at_work_counts_as_behind_until_it_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The position is beyond what was taken: a batch that takes minutes would look like no backlog at all."""
+    monkeypatch.setattr(runner_module, "_LAG_SECONDS", 0.0)
+    h = Harness()
+    gate = threading.Event()
+    seen: list[float] = []
+
+    def before(_: Sequence[bytes]) -> None:
+        gate.wait(10)
+
+    def done() -> bool:
+        labels = {"topic": "in", "partition": "0"}
+        seen.append(metrics.REGISTRY.get_sample_value("driftline_lag_records", labels) or 0.0)
+        if seen[-1] == 30:
+            gate.set()
+        return gate.is_set() and h.committed() == 30 and seen[-1] == 0
+
+    h.stage.before = before
+    h.put(*(b"%d" % i for i in range(30)))
+    h.run_until(done)
+    assert max(seen) == 30
+    assert seen[-1] == 0

@@ -32,7 +32,7 @@ BATCH_RECORDS = _histogram(
 )
 STAGE_SECONDS = _histogram("stage_seconds", "Time of a part of a batch: process, settle, publish, commit.", "part")
 IN_FLIGHT = _gauge("in_flight_batches", "Batches between poll and commit.")
-LAG = _gauge("lag_records", "Records behind the end of the partition.", "topic", "partition")
+LAG = _gauge("lag_records", "Records not committed yet, as of the last fetch.", "topic", "partition")
 DEAD_LETTERS = _counter("dead_letters_total", "Records dead-lettered, by reason.", "reason")
 RETRIES = _counter(
     "unavailable_total", "Batches or requests put off because a dependency was unavailable.", "dependency"

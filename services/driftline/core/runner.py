@@ -18,8 +18,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
@@ -73,6 +73,9 @@ class Stage(Protocol[In_contra]):
 
 
 Decode = Callable[[Incoming], In]
+
+# Between two reports of how far behind this process is.
+_LAG_SECONDS = 2.0
 
 
 @dataclass(slots=True)
@@ -144,6 +147,8 @@ class Runner(Generic[In]):
         self._buffer_since = 0.0
         self._stopping = threading.Event()
         self._beat = time.monotonic()
+        self._lag_due = 0.0
+        self._lagging: set[tuple[str, int]] = set()
 
     def busy(self) -> bool:
         """Whether records wait or are being processed. May be asked from any thread."""
@@ -189,6 +194,7 @@ class Runner(Generic[In]):
                 self._beat = time.monotonic()
                 try:
                     self._turn()
+                    self._report_lag()
                 except Unavailable as error:
                     self._put_off(error)
                 except Fenced as error:
@@ -317,7 +323,6 @@ class Runner(Generic[In]):
         metrics.BATCHES.labels("ok").inc()
         metrics.IN_FLIGHT.set(max(0, len(self._in_flight) - 1))
         self._health.ready("pipeline")
-        self._report_lag(self._subscriber.lag())
         self._breaker.count(len(refused), len(batch.records))
 
     def _dead_letter(self, record: Incoming, error: InvalidRecord) -> Outgoing:
@@ -334,10 +339,22 @@ class Runner(Generic[In]):
         key = f"{record.topic}/{record.partition}/{record.offset}".encode()
         return Outgoing(DEAD_LETTERS.name, key, codec.encode_dead_letter(letter), 0)
 
-    @staticmethod
-    def _report_lag(lag: Mapping[tuple[str, int], int]) -> None:
-        for (topic, partition), behind in lag.items():
-            metrics.LAG.labels(topic, str(partition)).set(behind)
+    def _report_lag(self) -> None:
+        """What is not committed yet: beyond the position, as of the last fetch, and taken but still at work. Every few
+        seconds, also while nothing gets through: that is when somebody looks."""
+        now = time.monotonic()
+        if now < self._lag_due:
+            return
+        self._lag_due = now + _LAG_SECONDS
+        behind = Counter(self._subscriber.lag())
+        for records in (self._buffer, *(batch.records for batch in self._in_flight)):
+            behind.update((record.topic, record.partition) for record in records)
+        for topic, partition in self._lagging - set(behind):
+            # Another replica's by now: the sum over all of them must count it once.
+            metrics.LAG.remove(topic, str(partition))
+        for (topic, partition), count in behind.items():
+            metrics.LAG.labels(topic, str(partition)).set(count)
+        self._lagging = set(behind)
 
     def _abandon(self) -> dict[tuple[str, int], int]:
         """Let everything in flight end, drop it, and return the offsets where it began."""
