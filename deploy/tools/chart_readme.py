@@ -30,7 +30,8 @@ Five services, stateless: what they know is in Kafka and Milvus, which are yours
 `production`, `gpu` (Triton on GPUs, scaled by its queue), `multi-tenant` (a release per tenant on shared servers).
 
 `config` takes every setting of [docs/settings.md](../../docs/settings.md) as it is; a service's own `config` wins. A
-wrong one stops the pod with one line that names it. Secrets are mounted as files, never as environment variables.
+wrong one stops the pod with one line that names it. Secrets are mounted as files; only the collections job has its key
+in the environment, where the command line reads it.
 
 Upgrades of the chart roll one service at a time behind its PodDisruptionBudget; old and new versions run side by side
 ([releases](../../docs/releases.md)). Topics are created and verified by a hook before each.

@@ -110,7 +110,7 @@ def throughput(home: Path, address: str, workers: int, repeat: int) -> float:
     try:
         before = produced(reader)
         while produced(reader) == before:
-            time.sleep(0.2)
+            time.sleep(0.2)  # polling a broker
         # Until the group has settled: members join one after another.
         time.sleep(15)
         begun, count = time.perf_counter(), produced(reader)

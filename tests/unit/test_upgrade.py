@@ -28,13 +28,14 @@ from driftline.query.request import parse
 from driftline.query.search import Searcher
 from driftline.query.settings import QuerySection
 from driftline.retrieval.generations import GenerationSearch, Wanted
-from driftline.upgrade.controller import Controller, describe
+from driftline.upgrade.controller import Controller
 from driftline.upgrade.demand import most_wanted
 from driftline.upgrade.monitor import recent_documents
 from driftline.upgrade.report import page
 from driftline.upgrade.sample import pseudo_query
 from driftline.upgrade.settings import UpgradeSection
 from driftline.upgrade.state import ShadowQuery, UpgradeState, read_state, route, wanted
+from driftline.upgrade.telling import describe
 from tests.build import BASE, a_change, a_collection, a_follower, publish_change
 from tests.unit.test_pipeline import Pipeline
 

@@ -73,7 +73,7 @@ def status(
         return
     with Live(_view(state), console=console, refresh_per_second=2) as live:
         while state["phase"] not in (*_ENDED, "complete"):
-            time.sleep(1)
+            time.sleep(1)  # polling a server
             state = api.call("GET", path)
             live.update(_view(state))
 

@@ -24,10 +24,6 @@ class Affine(Compensator):
         self.offset = np.asarray(offset, dtype=np.float64)
         self.new_dimension, self.old_dimension = self.matrix.shape
 
-    @classmethod
-    def fit(cls, pairs: Pairs, seed: int = 0) -> Self:
-        raise NotImplementedError
-
     def _map(self, queries: Wide) -> Wide:
         mapped: Wide = (queries - self.centre) @ self.matrix + self.offset
         return mapped

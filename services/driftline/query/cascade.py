@@ -20,7 +20,7 @@ from driftline.core.ports import Cache, Embedder, Publisher, VectorStore
 from driftline.core.records import ChunkHit, Matrix, Space
 from driftline.query.fills import Fills
 from driftline.retrieval.backfill import backfill_record
-from driftline.retrieval.embeddings import cache_key
+from driftline.retrieval.embeddings import cache_key, plan_requests
 from driftline.retrieval.generations import Found
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,8 @@ class Cascade:
             for kept in self._cache.get_many(keys)
         ]
         missing = [i for i, vector in enumerate(vectors) if vector is None]
-        requests = [missing[i : i + space.max_batch] for i in range(0, len(missing), space.max_batch)]
+        plan = plan_requests([texts[i] for i in missing], space.max_batch)
+        requests = [[missing[i] for i in request] for request in plan]
         answers = self._embedder.embed(space.encoder, space.fingerprint, [[texts[i] for i in r] for r in requests])
         for request, answer in zip(requests, answers, strict=True):
             if isinstance(answer, InvalidRecord):

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from driftline.core import metrics
 from driftline.core.collections import Collection
 from driftline.core.control import (
     ControlView,
@@ -47,9 +46,9 @@ from driftline.upgrade.state import (
     new_generation,
     planned_route,
     read_state,
-    route,
     wanted,
 )
+from driftline.upgrade.telling import measure
 
 log = logging.getLogger(__name__)
 # Of a state's record; brokers take 1 MB by default.
@@ -239,7 +238,7 @@ class Controller:
         """Write the state, then what it demands of the collection."""
         self._writer.write([upgrade_record(state.record())])
         self._bring_in_line(state)
-        self._measure(state)
+        measure(state)
 
     def _bring_in_line(self, state: UpgradeState) -> None:
         collection = self._collection(state)
@@ -454,38 +453,3 @@ class Controller:
         elif difference.mean >= floor:
             fallback = ""
         return state.with_estimate(estimate).model_copy(update={"fallback": fallback})
-
-    def _measure(self, state: UpgradeState) -> None:
-        for phase in ("backfilling", "complete", "finished", "rolled_back", "failed"):
-            metrics.UPGRADE_PHASE.labels(state.collection, phase).set(float(state.phase == phase))
-        progress = state.progress
-        metrics.UPGRADE_FRACTION.labels(state.collection).set(progress.done / progress.total if progress.total else 0)
-        metrics.UPGRADE_FALLBACK.labels(state.collection).set(float(bool(state.fallback)))
-        if state.curve:
-            last = state.curve[-1]
-            metrics.UPGRADE_QUALITY.labels(state.collection, "served").set(
-                last.status_quo if state.fallback else last.served
-            )
-            metrics.UPGRADE_QUALITY.labels(state.collection, "status_quo").set(last.status_quo)
-            for name, value in zip(("mean", "low", "high"), last.difference, strict=True):
-                metrics.UPGRADE_DIFFERENCE.labels(state.collection, name).set(value)
-        if state.drift is not None:
-            metrics.DRIFT_RESIDUAL.labels(state.collection, "now").set(state.drift.residual)
-            metrics.DRIFT_RESIDUAL.labels(state.collection, "fit").set(state.drift.residual_of_fit)
-            metrics.DRIFT_SHIFT.labels(state.collection).set(state.drift.shift)
-            metrics.DRIFT_OVERLAP.labels(state.collection).set(state.drift.overlap or 0.0)
-
-
-def describe(state: UpgradeState) -> dict[str, Any]:
-    """The state for people and programs: without the texts of the shadow queries."""
-    body = state.model_dump(mode="json", exclude={"shadow"})
-    body["shadow_queries"] = len(state.shadow)
-    body["route"] = [
-        {"generation": leg.generation, "carry": leg.carry.name.lower(), "compensation": leg.compensation}
-        for leg in route(state)
-    ]
-    progress = state.progress
-    body["fraction"] = round(min(1.0, progress.done / progress.total), 4) if progress.total else 0.0
-    left = max(0, progress.total - progress.done)
-    body["eta_seconds"] = round(left / progress.per_second) if progress.per_second and left else None
-    return body

@@ -11,11 +11,12 @@ from starlette.concurrency import run_in_threadpool
 
 from driftline.core.errors import InvalidRequest
 from driftline.core.health import Health
-from driftline.upgrade.controller import Controller, describe
+from driftline.upgrade.controller import Controller
 from driftline.upgrade.report import page
 from driftline.upgrade.sample import LEAST_QUERIES
 from driftline.upgrade.settings import UpgradeSettings
 from driftline.upgrade.state import ShadowQuery
+from driftline.upgrade.telling import describe
 from driftline.web import app as web
 from driftline.web.auth import Keys
 

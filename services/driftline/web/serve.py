@@ -17,7 +17,16 @@ from grpc_health.v1 import health as grpc_health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from driftline.core.errors import Conflict, DriftlineError, InvalidRequest, NotFound, Overloaded, Unavailable
+from driftline.core import metrics
+from driftline.core.errors import (
+    Conflict,
+    DriftlineError,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    SpaceMismatch,
+    Unavailable,
+)
 from driftline.core.health import Health
 from driftline.core.settings import HttpSettings
 from driftline.web.auth import Denied, Keys, Role
@@ -38,6 +47,8 @@ def abort_with(context: grpc.ServicerContext, error: Exception) -> None:
     if isinstance(error, Denied):
         code = grpc.StatusCode.UNAUTHENTICATED if error.status == 401 else grpc.StatusCode.PERMISSION_DENIED
         context.abort(code, error.detail)
+    if isinstance(error, SpaceMismatch):
+        metrics.SPACE_REFUSALS.inc()
     code = next((c for kind, c in _STATUS if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
     if not isinstance(error, DriftlineError):
         log.error("bug while answering", exc_info=error)
