@@ -4,137 +4,26 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from driftline.adapters.memory import MemoryEmbedder, MemoryLogReader
 from driftline.core import codec
-from driftline.core.collections import Collection
-from driftline.core.control import ControlFollower, ControlWriter, collection_record, log_record, space_record
+from driftline.core.control import collection_record
 from driftline.core.errors import Conflict, InvalidRequest, NotFound, Unavailable
-from driftline.core.ports import Embedder
-from driftline.core.receipts import ReceiptTail
-from driftline.core.records import Carry, Leg, LogIncarnation, Matrix, Space, document_key
-from driftline.core.topics import BACKFILL, CHANGES, DEAD_LETTERS, QUERIES, VECTORS
-from driftline.encode.lane import YieldingStage
+from driftline.core.records import Carry, Leg, Matrix, document_key
+from driftline.core.topics import BACKFILL, CHANGES, DEAD_LETTERS, QUERIES
 from driftline.encode.stage import decode as decode_change
 from driftline.index.housekeeping import Housekeeper
-from driftline.index.stage import decode as decode_vector
-from driftline.query.cascade import WriteThrough
 from driftline.query.log import QueryLog
-from driftline.query.request import parse
-from driftline.query.search import Searcher
-from driftline.query.settings import QuerySection
-from driftline.retrieval.generations import GenerationSearch, Wanted
-from driftline.upgrade.controller import Controller
 from driftline.upgrade.demand import most_wanted
-from driftline.upgrade.monitor import recent_documents
 from driftline.upgrade.report import page
 from driftline.upgrade.sample import pseudo_query
-from driftline.upgrade.settings import UpgradeSection
 from driftline.upgrade.state import ShadowQuery, UpgradeState, read_state, route, wanted
 from driftline.upgrade.telling import describe
-from tests.build import BASE, a_change, a_collection, a_follower, publish_change
-from tests.unit.test_pipeline import Pipeline
-
-WORDS = "red blue green shoes hats coats wool silk cotton big small cheap dear warm cold light heavy long".split()  # noqa: SIM905
-TITLES = [f"{a} {b} {c} item" for a in WORDS[:4] for b in WORDS[6:12] for c in WORDS[12:]]
-
-
-class Encoders:
-    """Several encoders behind one port, as Triton holds them."""
-
-    def __init__(self, *embedders: MemoryEmbedder) -> None:
-        self.by_name = {e.space.encoder: e for e in embedders}
-
-    def _of(self, encoder: str) -> MemoryEmbedder:
-        if encoder not in self.by_name:
-            raise Unavailable("triton", f"encoder {encoder!r}: not loaded")
-        return self.by_name[encoder]
-
-    def describe(self, encoder: str) -> Space:
-        return self._of(encoder).describe(encoder)
-
-    def tokenizer_json(self, encoder: str) -> str:
-        return self._of(encoder).tokenizer_json(encoder)
-
-    def embed(self, encoder: str, space: str, requests: object) -> list[Matrix | Exception]:
-        return self._of(encoder).embed(encoder, space, requests)  # type: ignore[arg-type]
-
-    def ping(self) -> None: ...
-
-
-class World(Pipeline):
-    """The pipeline with a control topic, two encoders and the controller of upgrades."""
-
-    def __init__(self, titles: list[str] = TITLES, **settings: object) -> None:
-        super().__init__(a_collection(MemoryEmbedder(48, "hashing").space))
-        self.old, self.new = MemoryEmbedder(48, "hashing"), MemoryEmbedder(64, "better")
-        self.encoders: Embedder = Encoders(self.old, self.new)
-        self.encode._embedder = self.encoders
-        self.embedder = self.old
-        self.publisher.publish(
-            [
-                space_record(self.old.space),
-                log_record(LogIncarnation(CHANGES.name, "t1", BASE)),
-                collection_record(self.collection),
-            ]
-        )
-        self.follower: ControlFollower = a_follower(self.log, self.view)
-        self.leads = True
-        values = {"quality_every_seconds": 60, "held_out": 30, "pairs": 80, "window": 50} | settings
-        self.settings = UpgradeSection.model_validate(values)
-        self.controller = self.a_controller()
-        for title in titles:
-            publish_change(self.log, a_change(title, title=title))
-        self.drain()
-
-    def a_controller(self) -> Controller:
-        writer = ControlWriter(self.publisher, self.follower)
-        return Controller(
-            self.view, writer, self.encoders, self.store, self.publisher, "test_", self.settings, lambda: self.leads,
-            recent=lambda uid: recent_documents(MemoryLogReader(self.log), uid),
-        )  # fmt: skip
-
-    def backfill(self) -> None:
-        lane = YieldingStage(self.encode, lambda: False, 0)
-        self._run(BACKFILL.name, "lane", lane, decode_change)
-        self._run(VECTORS.name, "index", self.index, decode_vector)
-
-    @property
-    def now(self) -> Collection:
-        return self.view.collection("things")
-
-    @property
-    def state(self) -> UpgradeState:
-        return self.controller.state("things")
-
-    def run_until(self, phase: str, between: Callable[[], None] = lambda: None, ticks: int = 60) -> None:
-        for _ in range(ticks):
-            if self.state.phase == phase:
-                return
-            self.controller.tick()
-            between()
-            self.backfill()
-        raise AssertionError(f"still {self.state.phase}: {self.state}")
-
-    def versions(self, generation: int) -> dict[str, int]:
-        embedder = self.old if generation == 1 else self.new
-        found = {g.number: g for g in (*self.now.generations, *self.now.retired)}[generation]
-        target = self.now.target(found, embedder.space.dimension)
-        return {i: version for _, i, version, chunk in self.store.scan(target) if chunk == 0}
-
-    def find(self, text: str) -> list[str]:
-        def encode(space: Space) -> Matrix:
-            return (self.old if space.encoder == "hashing" else self.new)._one(text)[None]
-
-        found = GenerationSearch(self.view, self.store).search(self.now, self.now.routes, encode, Wanted(10))
-        return [hit.id for hit in found.hits]
-
-    def close(self) -> None:
-        self.follower.close()
+from tests.build import a_change, a_collection, publish_change
+from tests.unit.upgrading import TITLES, WORDS, World, start
 
 
 @pytest.fixture
@@ -142,10 +31,6 @@ def world() -> object:
     made = World()
     yield made
     made.close()
-
-
-def start(world: World, **options: object) -> UpgradeState:
-    return world.controller.start("things", "better", dict(options))
 
 
 def test_an_upgrade_carries_every_document_over_and_ends_with_the_new_generation_alone(world: World) -> None:
@@ -463,35 +348,3 @@ def test_the_log_of_searches_is_bounded() -> None:
         assert 1 <= len(world.log.all(QUERIES.name)) <= 3
     finally:
         world.close()
-
-
-def test_rerank_ranks_old_hits_by_the_new_model_and_carries_them_over(world: World) -> None:
-    start(world)
-    world.run_until("backfilling")
-    world.controller.pause("things", True)
-    tail = ReceiptTail(MemoryLogReader(world.log))
-    tail.start()
-    through = WriteThrough(world.store, world.publisher, lambda space: world.view.space(space).dimension)
-    searcher = Searcher(world.view, world.encoders, world.store, world.cache, tail, QuerySection(), None, through)
-    text = "green shoes wool cold"
-    held = set(world.versions(2))
-    plain = searcher.search("things", parse({"text": text, "limit": 20, "explain": True}))
-    answer = searcher.search("things", parse({"text": text, "limit": 250, "rerank": 15, "explain": True}))
-    assert plain["explain"].get("reranked") is None
-    reranked = answer["explain"]["reranked"]
-    assert 0 < reranked <= 15
-    # What was re-ranked has the score that the new generation will give it.
-    query = world.new._one(text)
-    exact = [hit for hit in answer["hits"] if abs(hit["score"] - float(query @ world.new._one(hit["text"]))) < 1e-5]
-    assert len(exact) >= reranked
-    scores = [hit["score"] for hit in answer["hits"]]
-    assert scores == sorted(scores, reverse=True)
-    through.flush()
-    through.close()
-    asked = world.log.all(BACKFILL.name)
-    world.backfill()
-    assert len(set(world.versions(2)) - held) >= reranked, (len(asked), held)
-    assert world.versions(2).items() <= world.versions(1).items()
-    with pytest.raises(InvalidRequest, match="rerank"):
-        searcher.search("things", parse({"text": text, "rerank": 500}))
-    tail.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -248,7 +248,11 @@ class Searcher:
         if plan.body.rerank and self._cascade is not None and newest.fingerprint in vectors:
             begun = time.perf_counter()
             query = vectors[newest.fingerprint]
-            plan.notes["reranked"] = self._cascade.rerank(collection, newest, query, found, plan.body.rerank)
+
+            def again(place: int, liked: Sequence[tuple[ChunkHit, int]], needed: int) -> list[ChunkHit]:
+                return self._generations.again(found, place, liked, replace(wanted, needed=needed))
+
+            plan.notes["reranked"] = self._cascade.rerank(collection, newest, query, found, plan.body.rerank, again)
             plan.seconds["rerank"] = time.perf_counter() - begun
             metrics.SEARCH_SECONDS.labels("rerank").observe(plan.seconds["rerank"])
         return found

@@ -15,11 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from driftline.core.collections import Collection
 from driftline.core.control import ControlView
 from driftline.core.errors import Unavailable
 from driftline.core.ports import VectorStore
 from driftline.core.records import Carry, ChunkHit, Leg, Matrix, Space, StoreTarget, VectorQuery
+from driftline.drift.base import unit
 from driftline.drift.merge import Ranked, merge
 from driftline.drift.selection import mixed
 from driftline.drift.stored import Compensation, CompensationError, read
@@ -51,10 +54,13 @@ class Found:
     legs: list[dict[str, Any]] = field(default_factory=list)
     chunks_read: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    asked: Sequence[AskedLeg] = ()
 
 
-@dataclass(slots=True)
-class _Leg:
+@dataclass(frozen=True, slots=True)
+class AskedLeg:
+    """A leg with the vector that it was searched with, float32 (1, dimension) of its space."""
+
     leg: Leg
     target: StoreTarget
     vector: Matrix
@@ -99,9 +105,34 @@ class GenerationSearch:
         encoded = time.perf_counter()
         found = self._one(collection, ready[0], wanted) if len(ready) == 1 else self._merged(collection, ready, wanted)
         found.seconds = {"encode": encoded - begun, "store": time.perf_counter() - encoded}
+        found.asked = ready
         return found
 
-    def _with_vectors(self, collection: Collection, legs: Sequence[Leg], encode: Encode) -> list[_Leg]:
+    def again(self, found: Found, place: int, liked: Sequence[tuple[ChunkHit, int]], wanted: Wanted) -> list[ChunkHit]:
+        """Search an older leg once more, its query moved half of the way to hits that turned out to be good.
+
+        `liked` are hits with the place of their leg; the leg must hold what newer legs do, as the one of a complete
+        generation does. Scores are those of the moved query. What newer generations hold is left out. Relevance
+        feedback after Rocchio (1971) with equal weights; its use for finding what to re-rank next is that of adaptive
+        re-ranking (MacAvaney et al., CIKM 2022).
+        """
+        leg = found.asked[place]
+        stored = {d.key: d for d in self._store.fetch(leg.target, [hit.key for hit, _ in liked], with_vectors=True)}
+        rows = [
+            # Another generation may have cut the document into other chunks.
+            vectors[hit.chunk] if origin == place and hit.chunk < len(vectors) else vectors.mean(axis=0)
+            for hit, origin in liked
+            if hit.key in stored and len(vectors := stored[hit.key].vectors)
+        ]
+        if not rows:
+            return []
+        moved = mixed(leg.vector, unit(np.mean(rows, axis=0, keepdims=True).astype(np.float32)), 0.5)
+        hits, _, _ = self._best(replace(leg, vector=moved), wanted, wanted.needed)
+        newer: dict[str, int] = {}
+        self._look_up(found.asked[:place], hits, newer)
+        return [hit for hit in hits if newer[hit.key] < hit.version]
+
+    def _with_vectors(self, collection: Collection, legs: Sequence[Leg], encode: Encode) -> list[AskedLeg]:
         newest = collection.generation(legs[0].generation).space if len(legs) > 1 else None
         ready: list[tuple[Leg, StoreTarget, Space, Compensation | None]] = []
         for number, leg in enumerate(legs):
@@ -121,7 +152,7 @@ class GenerationSearch:
                 spaces[compensation.new_space] = self._view.space(compensation.new_space)
         vectors = self._encode_all(spaces, encode)
         return [
-            _Leg(leg, target, _carried(leg, space, compensation, vectors), compensation)
+            AskedLeg(leg, target, _carried(leg, space, compensation, vectors), compensation)
             for leg, target, space, compensation in ready
         ]
 
@@ -131,11 +162,11 @@ class GenerationSearch:
         results = self._pool.map(encode, spaces.values())
         return dict(zip(spaces, results, strict=True))
 
-    def _one(self, collection: Collection, leg: _Leg, wanted: Wanted) -> Found:
+    def _one(self, collection: Collection, leg: AskedLeg, wanted: Wanted) -> Found:
         hits, read_, _ = self._best(leg, wanted, _first_depth(collection, wanted.needed))
         return Found(hits, [0] * len(hits), [_note(leg, len(hits), len(hits))], read_)
 
-    def _best(self, leg: _Leg, wanted: Wanted, depth: int) -> tuple[list[ChunkHit], int, int]:
+    def _best(self, leg: AskedLeg, wanted: Wanted, depth: int) -> tuple[list[ChunkHit], int, int]:
         """The best documents of one leg; searches deeper while chunks of few documents crowd. Also how many chunks
         were read and how deep; fewer than that depth means: there are no more."""
         while True:
@@ -149,7 +180,7 @@ class GenerationSearch:
                 return best, len(chunks), depth
             depth = min(_DEEPEST, depth * 4)
 
-    def _merged(self, collection: Collection, legs: Sequence[_Leg], wanted: Wanted) -> Found:
+    def _merged(self, collection: Collection, legs: Sequence[AskedLeg], wanted: Wanted) -> Found:
         depth = _first_depth(collection, wanted.needed)
         searches = [self._pool.submit(self._best, leg, wanted, depth) for leg in legs]
         results = [search.result() for search in searches]
@@ -182,7 +213,7 @@ class GenerationSearch:
         ]
         return Found([hit for hit, _ in merged], [place for _, place in merged], notes, chunks_read)
 
-    def _look_up(self, newer: Sequence[_Leg], hits: Sequence[ChunkHit], elsewhere: dict[str, int]) -> None:
+    def _look_up(self, newer: Sequence[AskedLeg], hits: Sequence[ChunkHit], elsewhere: dict[str, int]) -> None:
         """Note the versions in which newer generations hold these documents, found by the query or not."""
         keys = [hit.key for hit in hits if hit.key not in elsewhere]
         for key in keys:
@@ -202,7 +233,7 @@ def _carried(leg: Leg, space: Space, compensation: Compensation | None, vectors:
     return mixed(vectors[space.fingerprint], mapped, compensation.old_weight)
 
 
-def _on_scale(leg: _Leg, score: float) -> float:
+def _on_scale(leg: AskedLeg, score: float) -> float:
     """A score of this leg on the scale of the newest one."""
     if leg.compensation is None:
         return score
@@ -225,7 +256,7 @@ def _merge(found: Sequence[Sequence[ChunkHit]], elsewhere: Mapping[str, int]) ->
     return [(by_place[(r.key, -r.generation)], -r.generation) for r in merge(ranked, newest)]
 
 
-def _note(leg: _Leg, found: int, merged: int) -> dict[str, Any]:
+def _note(leg: AskedLeg, found: int, merged: int) -> dict[str, Any]:
     return {
         "generation": leg.leg.generation,
         "carry": leg.leg.carry.name.lower(),

@@ -1,0 +1,93 @@
+"""Re-ranking old hits by the new model while an upgrade goes on."""
+
+from __future__ import annotations
+
+import pytest
+
+from driftline.adapters.memory import MemoryLogReader
+from driftline.core.errors import InvalidRequest
+from driftline.core.receipts import ReceiptTail
+from driftline.core.records import document_key
+from driftline.query.cascade import WriteThrough
+from driftline.query.request import parse
+from driftline.query.search import Searcher
+from driftline.query.settings import QuerySection
+from tests.unit.upgrading import TITLES, World, start
+
+
+@pytest.fixture
+def world() -> object:
+    made = World()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def searcher(world: World) -> object:
+    start(world)
+    world.run_until("backfilling")
+    world.controller.pause("things", True)
+    tail = ReceiptTail(MemoryLogReader(world.log))
+    tail.start()
+    through = WriteThrough(world.store, world.publisher, lambda space: world.view.space(space).dimension)
+    yield Searcher(world.view, world.encoders, world.store, world.cache, tail, QuerySection(), None, through)
+    through.close()
+
+
+TEXT = "green shoes wool cold"
+
+
+def search(searcher: Searcher, **options: object) -> tuple[dict[str, float], int]:
+    """Scores by id in the order of the answer, and how many hits were re-ranked."""
+    answer = searcher.search("things", parse({"text": TEXT, "limit": 250, "explain": True, **options}))
+    found = {hit["id"]: hit["score"] for hit in answer["hits"]}
+    assert len(found) == len(answer["hits"]), "a document is there once"
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    return found, answer["explain"].get("reranked", 0)
+
+
+def embedded(world: World, searcher: Searcher) -> set[str]:
+    """The documents that searches had embedded."""
+    through = searcher._cascade._through  # type: ignore[union-attr]
+    keys = {key for _, _, key, _ in through._asked}
+    return {title for title in TITLES if document_key("", title) in keys}
+
+
+def test_old_hits_are_ranked_by_the_new_model_and_carried_over(world: World, searcher: Searcher) -> None:
+    held = set(world.versions(2))
+    found, reranked = search(searcher, rerank=15)
+    done = embedded(world, searcher)
+    assert len(done) == reranked == 15
+    query = world.new._one(TEXT)
+    for i in done:
+        assert found[i] == pytest.approx(float(query @ world.new._one(i)), abs=1e-5), "the new generation's own score"
+    through = searcher._cascade._through  # type: ignore[union-attr]
+    through.flush()
+    world.backfill()
+    assert held.isdisjoint(done)
+    assert done <= set(world.versions(2))
+    assert world.versions(2).items() <= world.versions(1).items()
+
+
+def test_the_second_half_is_looked_for_near_what_the_first_half_showed(world: World, searcher: Searcher) -> None:
+    held = set(world.versions(2))
+    plain, none = search(searcher)
+    assert none == 0
+    _, reranked = search(searcher, rerank=40)
+    as_found = [i for i in plain if i not in held][:reranked]
+    assert set(as_found[: reranked // 2]) <= embedded(world, searcher), "the first half are the best hits as found"
+    assert embedded(world, searcher) - set(as_found), "the second half is more than what the first search found"
+
+
+def test_what_was_not_embedded_comes_after_what_was(world: World, searcher: Searcher) -> None:
+    held = set(world.versions(2))
+    found, reranked = search(searcher, rerank=9)
+    assert reranked == 9
+    places = {i: place for place, i in enumerate(found)}
+    done = embedded(world, searcher)
+    assert max(places[i] for i in done) < min(place for i, place in places.items() if i not in done | held)
+
+
+def test_more_than_the_limit_is_refused(searcher: Searcher) -> None:
+    with pytest.raises(InvalidRequest, match="rerank"):
+        searcher.search("things", parse({"text": TEXT, "rerank": 500}))
