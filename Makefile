@@ -136,9 +136,8 @@ bench-continual: $(TRAIN)/.done ## A sequence of fine-tunes with and without dri
 	$(TRAIN)/bin/python -m tests.bench.continual
 
 .PHONY: bench-upgrade
-bench-upgrade: setup ## Measure every way through a model change; writes docs/benchmarks-upgrade.md
-	$(BIN)/driftline setup --model minilm-l3
-	$(RUN) tests.bench.upgrade
+bench-upgrade: $(TRAIN)/.done ## Measure every way through a model change; writes docs/benchmarks-upgrade.md
+	DRIFTLINE_CACHE=$(CURDIR)/$(VENV)/share/driftline $(TRAIN)/bin/python -m tests.bench.upgrade
 
 .PHONY: lock
 lock: ## Resolve the lock files anew

@@ -29,9 +29,8 @@ from driftline.drift.selection import ndcg_rows
 from driftline.local import models
 from driftline.train.loop import Encoder, Settings, train
 from driftline.train.pairs import Pair
-from tests.bench.upgrade import read_collection
+from tests.bench.judged import ROOT, read_collection
 
-ROOT = Path(__file__).resolve().parents[2]
 TASKS = ("cranfield", "scifact", "med")
 PAIRS = int(os.environ.get("DRIFTLINE_BENCH_PAIRS", "640"))
 CORPUS = int(os.environ.get("DRIFTLINE_BENCH_CORPUS", "1400"))

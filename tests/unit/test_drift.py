@@ -16,7 +16,7 @@ from driftline.drift.merge import Ranked, merge
 from driftline.drift.mlp import ResidualMlp
 from driftline.drift.monitor import baseline, overlap, residual, shift
 from driftline.drift.quality import captured, paired, recovered
-from driftline.drift.selection import HeldOut, choose, mixed, ndcg_rows
+from driftline.drift.selection import HeldOut, choose, covered, mixed, ndcg_rows
 from driftline.drift.translation import Identity, MeanDrift
 
 CLOSED_FORM: list[type[Compensator]] = [
@@ -254,6 +254,21 @@ def test_a_worse_model_keeps_the_old_encoder_and_says_why() -> None:
         choose(pairs, held, kinds=("mean_drift",), old_encoder=False)
 
 
+def test_what_is_re_ranked_is_found_by_the_way_that_covers_the_new_models_best() -> None:
+    rng = np.random.default_rng(4)
+    best = rng.normal(size=(20, 400)).astype(np.float32)
+    assert covered(best, best) == 1.0
+    assert covered(-best, best) == 0.0
+    assert covered(rng.normal(size=best.shape).astype(np.float32), best) == pytest.approx(50 / 400, abs=0.06)
+    pairs, held = held_out(noise=0.2)
+    chosen = choose(pairs, held)
+    allowed = [
+        c for c in chosen.candidates if chosen.decision == "status_quo" or c.compensator is chosen.chosen.compensator
+    ]
+    assert chosen.finder.covered == max(c.covered for c in allowed)
+    assert chosen.finder in allowed
+
+
 def test_no_kind_that_fits_is_an_error() -> None:
     pairs, held = held_out(noise=0.2)
     with pytest.raises(ValueError, match="no compensator"):
@@ -288,11 +303,12 @@ def test_the_network_begins_as_the_ridge_map_and_is_applied_without_torch() -> N
 def test_a_stored_compensation_maps_as_before(kind: type[Compensator]) -> None:
     old = cloud(200, 12)
     fitted = kind.fit(Pairs(turned(old, 12), old))
-    kept = stored.Compensation(fitted, "n", "o", fit(scores()), 0.3, {"pairs": 200}, {"served": 0.5})
+    kept = stored.Compensation(fitted, "n", "o", fit(scores()), 0.3, 0.5, {"pairs": 200}, {"served": 0.5})
     content = kept.to_bytes()
     back = stored.read(content, "n", "o")
     np.testing.assert_allclose(back.compensator.apply(old), fitted.apply(old), atol=1e-5)
-    assert (back.calibration, back.old_weight, back.sample) == (kept.calibration, 0.3, {"pairs": 200})
+    assert (back.calibration, back.sample) == (kept.calibration, {"pairs": 200})
+    assert (back.old_weight, back.finder_weight) == (0.3, 0.5)
     assert stored.identity_of(content) == stored.identity_of(kept.to_bytes())
 
 

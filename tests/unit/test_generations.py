@@ -15,7 +15,8 @@ from driftline.core.records import Carry, Generation, Leg, Matrix, Space, Stored
 from driftline.drift.affine import ScaledProcrustes
 from driftline.drift.base import Pairs
 from driftline.drift.calibration import Calibration
-from driftline.drift.stored import Compensation, identity_of
+from driftline.drift.selection import mixed
+from driftline.drift.stored import Compensation, identity_of, read
 from driftline.retrieval.generations import GenerationSearch, Wanted
 from tests.build import a_collection, a_view
 
@@ -30,7 +31,7 @@ def compensation(old_weight: float = 0.0) -> bytes:
     texts = [*TITLES, *WORDS]
     pairs = Pairs(np.stack([NEW._one(t) for t in texts]), np.stack([OLD._one(t) for t in texts]))
     fitted = ScaledProcrustes.fit(pairs)
-    return Compensation(fitted, NEW.space.fingerprint, OLD.space.fingerprint, SCALE, old_weight).to_bytes()
+    return Compensation(fitted, NEW.space.fingerprint, OLD.space.fingerprint, SCALE, old_weight, 0.3).to_bytes()
 
 
 class World:
@@ -64,14 +65,30 @@ class World:
         ]
         self.store.apply(target, WritePlan(tuple(documents)), lambda: 1.0)
 
-    def find(self, text: str, needed: int = 10, legs: tuple[Leg, ...] | None = None) -> list[tuple[str, float]]:
+    def find(
+        self, text: str, needed: int = 10, legs: tuple[Leg, ...] | None = None, to_rerank: bool = False
+    ) -> list[tuple[str, float]]:  # fmt: skip
         def encode(space: Space) -> Matrix:
             self.encoded.append(space.encoder)
             return (OLD if space.encoder == "old" else NEW)._one(text)[None]
 
-        found = self.search.search(self.collection, legs or self.collection.routes, encode, Wanted(needed))
+        found = self.search.search(
+            self.collection, legs or self.collection.routes, encode, Wanted(needed, to_rerank=to_rerank)
+        )
         self.legs = found.legs
         return [(hit.id, hit.score) for hit in found.hits[:needed]]
+
+
+def test_what_the_new_model_will_rank_is_looked_for_with_both_models() -> None:
+    w = World(Carry.OWN, Carry.OWN, old_weight=1.0)
+    kept = read(w.view.compensation(w.id))
+    own, newest = OLD._one(TITLES[7])[None], NEW._one(TITLES[7])[None]
+    query = mixed(own, kept.compensator.apply(newest), kept.finder_weight)
+    expected = {title: SCALE.apply(float(query[0] @ OLD._one(title))) for title in TITLES}
+    for title, score in w.find(TITLES[7], to_rerank=True):
+        assert score == pytest.approx(float(expected[title]), abs=1e-4)
+    for title, score in w.find(TITLES[7]):
+        assert score == pytest.approx(float(SCALE.apply(float(own[0] @ OLD._one(title)))), abs=1e-4)
 
 
 def test_the_status_quo_needs_only_the_old_encoder() -> None:

@@ -12,6 +12,7 @@ from driftline.query.cascade import WriteThrough
 from driftline.query.request import parse
 from driftline.query.search import Searcher
 from driftline.query.settings import QuerySection
+from driftline.retrieval.generations import Wanted
 from tests.unit.upgrading import TITLES, World, start
 
 
@@ -71,10 +72,10 @@ def test_old_hits_are_ranked_by_the_new_model_and_carried_over(world: World, sea
 
 def test_the_second_half_is_looked_for_near_what_the_first_half_showed(world: World, searcher: Searcher) -> None:
     held = set(world.versions(2))
-    plain, none = search(searcher)
+    _, none = search(searcher)
     assert none == 0
     _, reranked = search(searcher, rerank=40)
-    as_found = [i for i in plain if i not in held][:reranked]
+    as_found = [i for i in world.find(TEXT, Wanted(250, to_rerank=True)) if i not in held][:reranked]
     assert set(as_found[: reranked // 2]) <= embedded(world, searcher), "the first half are the best hits as found"
     assert embedded(world, searcher) - set(as_found), "the second half is more than what the first search found"
 

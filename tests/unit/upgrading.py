@@ -109,11 +109,11 @@ class World(Pipeline):
         target = self.now.target(found, embedder.space.dimension)
         return {i: version for _, i, version, chunk in self.store.scan(target) if chunk == 0}
 
-    def find(self, text: str) -> list[str]:
+    def find(self, text: str, what: Wanted = Wanted(10)) -> list[str]:
         def encode(space: Space) -> Matrix:
             return (self.old if space.encoder == "hashing" else self.new)._one(text)[None]
 
-        found = GenerationSearch(self.view, self.store).search(self.now, self.now.routes, encode, Wanted(10))
+        found = GenerationSearch(self.view, self.store).search(self.now, self.now.routes, encode, what)
         return [hit.id for hit in found.hits]
 
     def close(self) -> None:

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 # How much of the old encoder's own query is mixed into the mapped one.
 OLD_WEIGHTS = (0.3, 0.5, 0.7)
+# Of the new model's ten best documents, how many are among a way's fifty best: what re-ranking these could reach.
+_COVERED, _DEPTH = 10, 50
 # Fitted by default: what won or tied somewhere in the benchmark. Kinds that need torch are asked for by name.
 DEFAULT_KINDS = ("mean_drift", "scaled_procrustes", "ridge", "low_rank", "local_residual")
 
@@ -61,14 +63,27 @@ def ndcg_rows(scores: Matrix, relevant: Sequence[Mapping[int, float]], k: int = 
     return values
 
 
+def covered(scores: Matrix, best: Matrix) -> float:
+    """The share of the ten documents with the best scores in `best` that are among the fifty with the best `scores`.
+
+    Both float32 (q, n). This asks how well one ranking serves as the first stage of another; it says nothing about
+    quality, of which only relevance tells.
+    """
+    top, depth = min(_COVERED, best.shape[1]), min(_DEPTH, scores.shape[1])
+    wanted = np.argpartition(-best, top - 1, axis=1)[:, :top]
+    found = np.argpartition(-scores, depth - 1, axis=1)[:, :depth]
+    return float(np.mean([np.isin(w, f).mean() for w, f in zip(wanted, found, strict=True)]))
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One way of searching the old generation, and its nDCG@10 on every held-out query."""
+    """One way of searching the old generation: its nDCG@10 on every held-out query, and how much it covers."""
 
     name: str
     compensator: Compensator
     old_weight: float
     values: npt.NDArray[np.float64]
+    covered: float
 
     @property
     def mean(self) -> float:
@@ -79,11 +94,14 @@ class Candidate:
 class Selection:
     """The candidates with the four anchors, and which one to serve with.
 
-    `decision` is "map", "ensemble" or "status_quo"; `reason` says why, in one sentence.
+    `decision` is "map", "ensemble" or "status_quo"; `reason` says why, in one sentence. `finder` is the one to find
+    documents with that the new model then ranks: where a map is served the same map, possibly with another weight of
+    the old encoder.
     """
 
     candidates: tuple[Candidate, ...]
     chosen: Candidate
+    finder: Candidate
     decision: str
     reason: str
     naive: npt.NDArray[np.float64]
@@ -102,6 +120,8 @@ class Selection:
             "decision": self.decision,
             "reason": self.reason,
             "chosen": self.chosen.name,
+            "finder": self.finder.name,
+            "covered": round(self.finder.covered, 4),
             "served": round(served, 4),
             "naive": round(floor, 4),
             "status_quo": round(today, 4),
@@ -135,6 +155,7 @@ def evaluate(
     """Fit every kind and judge it, alone and mixed with the old encoder's query. Also why a kind was left out."""
     found: list[Candidate] = []
     skipped: dict[str, str] = {}
+    best = held.new_queries @ held.new_documents.T
     for kind in kinds:
         try:
             compensator = KINDS[kind].fit(pairs, seed)
@@ -145,8 +166,8 @@ def evaluate(
         for weight in (0.0, *OLD_WEIGHTS):
             query = mixed(held.old_queries, mapped, weight)
             name = kind if weight == 0 else f"{kind}+old*{weight:g}"
-            values = ndcg_rows(query @ held.old_documents.T, held.relevant)
-            found.append(Candidate(name, compensator, weight, values))
+            scores = query @ held.old_documents.T
+            found.append(Candidate(name, compensator, weight, ndcg_rows(scores, held.relevant), covered(scores, best)))
     return found, skipped
 
 
@@ -198,6 +219,8 @@ def choose(
             f"no map is good enough ({chosen.name} is at {against} of the status quo, not wholly above {floor:.4f}) "
             "and the old encoder may not be used"
         )
+    finders = allowed if decision == "status_quo" else [c for c in allowed if c.compensator is chosen.compensator]
+    finder = max(finders, key=lambda c: c.covered)
     return Selection(
-        tuple(found), chosen, decision, reason, naive, status_quo, reindexed, gain, against, skipped
+        tuple(found), chosen, finder, decision, reason, naive, status_quo, reindexed, gain, against, skipped
     )  # fmt: skip

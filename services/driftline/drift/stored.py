@@ -35,7 +35,8 @@ class Compensation:
 
     `old_weight` 0 searches the old generation with the mapped query alone; above 0 the old encoder's own query is
     mixed in with that weight, and 1 leaves the map out. `calibration` carries scores of the old generation onto the
-    new one's scale. `sample` says what it was fitted on, `metrics` how well it did on held-out queries.
+    new one's scale. Documents that the new model ranks afterwards are looked for with the weight `finder_weight` of the
+    old encoder's query. `sample` says what it was fitted on, `metrics` how well it did on held-out queries.
     """
 
     compensator: Compensator
@@ -43,6 +44,7 @@ class Compensation:
     old_space: str
     calibration: Calibration
     old_weight: float = 0.0
+    finder_weight: float = 0.0
     sample: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
 
@@ -55,6 +57,7 @@ class Compensation:
             "dimensions": [self.compensator.new_dimension, self.compensator.old_dimension],
             "calibration": [self.calibration.source, self.calibration.target],
             "old_weight": self.old_weight,
+            "finder_weight": self.finder_weight,
             "sample": self.sample,
             "metrics": self.metrics,
         }
@@ -78,7 +81,7 @@ def read(content: bytes, new_space: str = "", old_space: str = "") -> Compensati
         compensation = Compensation(
             KINDS[about["kind"]].build(load(content), new, old), about["new_space"], about["old_space"],
             Calibration(tuple(about["calibration"][0]), tuple(about["calibration"][1])),
-            about["old_weight"], about["sample"], about["metrics"],
+            about["old_weight"], about.get("finder_weight", about["old_weight"]), about["sample"], about["metrics"],
         )  # fmt: skip
     except (SafetensorError, KeyError, ValueError, TypeError, IndexError) as error:
         raise CompensationError(f"not a compensation: {type(error).__name__}: {error}") from error

@@ -221,6 +221,7 @@ class Searcher:
             plan.tenant if collection.definition.tenancy else None,
             plan.filter,
             with_fields=body.output_fields != [],
+            to_rerank=body.rerank > 0,
         )
         if body.text is not None:
             found = self._by_text(plan, body.text, remembered, wanted)

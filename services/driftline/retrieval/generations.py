@@ -42,6 +42,7 @@ class Wanted:
     filter: Any = None
     with_fields: bool = True
     exclude_key: str = ""
+    to_rerank: bool = False  # the newest model ranks them afterwards: what counts is that the good ones are there
 
 
 @dataclass(slots=True)
@@ -101,7 +102,7 @@ class GenerationSearch:
     def search(self, collection: Collection, legs: Sequence[Leg], encode: Encode, wanted: Wanted) -> Found:
         """Search the legs for a query that `encode` gives in any space, float32 (1, dimension)."""
         begun = time.perf_counter()
-        ready = self._with_vectors(collection, legs, encode)
+        ready = self._with_vectors(collection, legs, encode, wanted.to_rerank)
         encoded = time.perf_counter()
         found = self._one(collection, ready[0], wanted) if len(ready) == 1 else self._merged(collection, ready, wanted)
         found.seconds = {"encode": encoded - begun, "store": time.perf_counter() - encoded}
@@ -132,7 +133,9 @@ class GenerationSearch:
         self._look_up(found.asked[:place], hits, newer)
         return [hit for hit in hits if newer[hit.key] < hit.version]
 
-    def _with_vectors(self, collection: Collection, legs: Sequence[Leg], encode: Encode) -> list[AskedLeg]:
+    def _with_vectors(
+        self, collection: Collection, legs: Sequence[Leg], encode: Encode, to_rerank: bool
+    ) -> list[AskedLeg]:  # fmt: skip
         newest = collection.generation(legs[0].generation).space if len(legs) > 1 else None
         ready: list[tuple[Leg, StoreTarget, Space, Compensation | None]] = []
         for number, leg in enumerate(legs):
@@ -152,7 +155,7 @@ class GenerationSearch:
                 spaces[compensation.new_space] = self._view.space(compensation.new_space)
         vectors = self._encode_all(spaces, encode)
         return [
-            AskedLeg(leg, target, _carried(leg, space, compensation, vectors), compensation)
+            AskedLeg(leg, target, _carried(leg, space, compensation, vectors, to_rerank), compensation)
             for leg, target, space, compensation in ready
         ]
 
@@ -224,13 +227,16 @@ class GenerationSearch:
                     elsewhere[key] = max(elsewhere[key], stored.version)
 
 
-def _carried(leg: Leg, space: Space, compensation: Compensation | None, vectors: Mapping[str, Matrix]) -> Matrix:
-    if leg.carry is Carry.OWN or compensation is None:
+def _carried(
+    leg: Leg, space: Space, compensation: Compensation | None, vectors: Mapping[str, Matrix], to_rerank: bool
+) -> Matrix:  # fmt: skip
+    own, newest = vectors.get(space.fingerprint), vectors.get(compensation.new_space) if compensation else None
+    if compensation is None or newest is None or (leg.carry is Carry.OWN and not to_rerank):
         return vectors[space.fingerprint]
-    mapped = compensation.compensator.apply(vectors[compensation.new_space])
-    if leg.carry is Carry.MAPPED:
+    mapped = compensation.compensator.apply(newest)
+    if own is None:  # the old encoder is not asked
         return mapped
-    return mixed(vectors[space.fingerprint], mapped, compensation.old_weight)
+    return mixed(own, mapped, compensation.finder_weight if to_rerank else compensation.old_weight)
 
 
 def _on_scale(leg: AskedLeg, score: float) -> float:

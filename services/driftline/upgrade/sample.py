@@ -188,8 +188,10 @@ def _rows(vectors: Iterable[Matrix | None]) -> Matrix:
 def fit_compensation(sample: Sample, old: Space, new: Space, margin: float) -> tuple[Compensation, Selection]:
     """The way of searching the older generation that held-out retrieval favours, with its calibration."""
     selection = choose(sample.pairs, sample.held_out, margin=margin)
-    chosen = selection.chosen
-    weight = 1.0 if selection.decision == "status_quo" else chosen.old_weight
+    own = selection.decision == "status_quo"
+    # Where no map is served, one is still used: to find what the new model re-ranks.
+    chosen = selection.finder if own else selection.chosen
+    weight = 1.0 if own else chosen.old_weight
     held = sample.held_out
     query = mixed(held.old_queries, chosen.compensator.apply(held.new_queries), weight)
     scores = scored_pairs(query, held.new_queries, held.old_documents, held.new_documents)
@@ -199,6 +201,7 @@ def fit_compensation(sample: Sample, old: Space, new: Space, margin: float) -> t
         old.fingerprint,
         fit(scores, "quantile"),
         weight,
+        selection.finder.old_weight,
         {
             "pairs": len(sample.pairs),
             "held_out_queries": len(sample.shadow),
