@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import shutil
 import socket
+import time
 
 import numpy as np
 import pytest
@@ -8,9 +10,10 @@ import pytest
 from driftline.adapters.memory import MemoryCache, MemoryEmbedder
 from driftline.adapters.redis import RedisCache
 from driftline.adapters.triton import TritonEmbedder
-from driftline.core.errors import SpaceMismatch, Unavailable
+from driftline.core.errors import NotLoaded, SpaceMismatch, Unavailable
 from driftline.core.ports import Cache, Embedder
 from driftline.core.settings import RedisSettings, TritonSettings
+from driftline.retrieval.embeddings import describe
 
 
 @pytest.fixture(params=["memory", "triton"])
@@ -34,8 +37,45 @@ def test_equal_texts_have_equal_unit_vectors_wherever_they_are(embedder: Embedde
 def test_another_space_and_an_unknown_encoder_are_refused(embedder: Embedder) -> None:
     with pytest.raises(SpaceMismatch):
         embedder.embed("hashing", "0" * 32, [["x"]])
-    with pytest.raises(Unavailable):
+    with pytest.raises(NotLoaded):
         embedder.describe("nope")
+    with pytest.raises(NotLoaded, match="nope"):
+        embedder.load("nope")
+
+
+@pytest.fixture(params=["memory", "triton"])
+def spare(request: pytest.FixtureRequest) -> tuple[Embedder, str]:
+    """An embedder, and an encoder of it that nobody else uses."""
+    if request.param == "memory":
+        return MemoryEmbedder(), "hashing"
+    repository = request.getfixturevalue("stack").repository
+    if not (repository / "spare").exists():
+        shutil.copytree(repository / "hashing-64", repository / "spare")
+        config = repository / "spare/config.pbtxt"
+        config.write_text(config.read_text().replace("hashing-64", "spare"))
+    return TritonEmbedder(request.getfixturevalue("triton_settings")), "spare"
+
+
+def test_an_unloaded_encoder_is_not_there_until_it_is_loaded_again(spare: tuple[Embedder, str]) -> None:
+    embedder, name = spare
+    embedder.load(name)
+    space = embedder.describe(name)
+    assert np.asarray(embedder.embed(name, space.fingerprint, [["a text"]])[0]).shape == (1, space.dimension)
+    embedder.unload(name)
+    with pytest.raises(NotLoaded):
+        describe_when_unloaded(embedder, name)
+    assert describe(embedder, name) == space
+    embedder.load(name)
+    assert np.asarray(embedder.embed(name, space.fingerprint, [["a text"]])[0]).shape == (1, space.dimension)
+
+
+def describe_when_unloaded(embedder: Embedder, name: str) -> None:
+    """Triton unloads in the background, once no request is in flight."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        embedder.unload(name)  # forgets the description, too
+        embedder.describe(name)
+        time.sleep(0.1)
 
 
 def test_the_real_encoder_knows_what_is_alike(triton_settings: TritonSettings) -> None:

@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-import tritonclient.grpc as triton
 
-from driftline.adapters.triton import load_model
+from driftline.adapters.triton import TritonEmbedder
 from driftline.core.errors import Unavailable
+from driftline.core.settings import TritonSettings
 from driftline.local import models
 from driftline.local.stack import Stack
 from tests.client import User, until
@@ -22,14 +22,14 @@ class Changing:
     """An encoder entry of the running Triton whose files a test changes."""
 
     def __init__(self, stack: Stack) -> None:
-        self.url = stack.addresses["triton"]
+        self.triton = TritonEmbedder(TritonSettings(url=stack.addresses["triton"]))
         self.folder = stack.repository / NAME
         shutil.copytree(stack.repository / "hashing-64", self.folder)
         config = self.folder / "config.pbtxt"
         config.write_text(config.read_text().replace("hashing-64", NAME))
         self.files = {p: p.read_bytes() for p in self.folder.rglob("*") if p.is_file()}
         self.fingerprint = self.made()
-        load_model(self.url, NAME)
+        self.triton.load(NAME)
 
     def made(self) -> str:
         """The fingerprint of the files as they are."""
@@ -55,10 +55,10 @@ class Changing:
     def put_back(self) -> None:
         for path, content in self.files.items():
             path.write_bytes(content)
-        load_model(self.url, NAME)
+        self.triton.load(NAME)
 
     def remove(self) -> None:
-        triton.InferenceServerClient(self.url).unload_model(NAME)
+        self.triton.unload(NAME)
         shutil.rmtree(self.folder)
 
 
@@ -87,10 +87,10 @@ def test_a_changed_model_under_the_same_name_is_refused_everywhere(
     try:
         # The files alone: Triton refuses to load what is not what the entry declares.
         with pytest.raises(Unavailable, match=f"(?s){other}.*{changing.fingerprint}.*`driftline models add`"):
-            load_model(stack.addresses["triton"], NAME)
+            changing.triton.load(NAME)
         # The declaration too: Triton serves it, and no service of ours mixes it in.
         changing.declare()
-        load_model(stack.addresses["triton"], NAME)
+        changing.triton.load(NAME)
         # At once: encode has read what the model is a moment ago, and must notice with the answer.
         waiting = user.put(name, "during", wait=False, title=f"written while the {what} was another")
         assert waiting["state"] == "accepted"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from driftline.adapters.memory import MemoryEmbedder, MemoryLogReader
 from driftline.core import codec
-from driftline.core.control import collection_record
+from driftline.core.control import ControlWriter, collection_record
 from driftline.core.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from driftline.core.records import Carry, Leg, Matrix, document_key
 from driftline.core.topics import BACKFILL, CHANGES, DEAD_LETTERS, QUERIES
@@ -254,6 +255,43 @@ def test_another_model_under_the_same_name_fails_the_upgrade(world: World) -> No
     world.controller.tick()
     assert world.state.phase == "failed"
     assert world.now.routes == (Leg(1),)
+
+
+def test_the_old_model_is_unloaded_some_time_after_the_end_and_loaded_when_it_is_needed_again() -> None:
+    world = World(unload_after_seconds=0.5)
+    try:
+        start(world)
+        world.run_until("complete")
+        world.old.loaded = False
+        world.controller.tick()
+        assert world.old.loaded, "a live generation's model is kept loaded"
+        world.controller.finish("things", force=True)
+        world.controller.tick()
+        assert world.old.loaded, "searches that began before the end may still use it"
+        time.sleep(0.6)
+        world.controller.tick()
+        assert not world.old.loaded
+        assert world.state.old_model == "hashing is unloaded"
+        world.controller.tick()
+        assert world.new.loaded
+        world.controller.start("things", "hashing", {})
+        assert world.old.loaded, "an upgrade to it, back for instance, loads it"
+    finally:
+        world.close()
+
+
+def test_a_model_that_another_collection_needs_stays_loaded(world: World) -> None:
+    other = replace(a_collection(world.old.space, name="others"), uid="u2")
+    ControlWriter(world.publisher, world.follower).write([collection_record(other)])
+    world.settings = world.settings.model_copy(update={"unload_after_seconds": 0.001})
+    world.controller = world.a_controller()
+    start(world)
+    world.run_until("complete")
+    world.controller.finish("things", force=True)
+    time.sleep(0.01)
+    world.controller.tick()
+    assert world.old.loaded
+    assert world.state.old_model == "hashing stays loaded: a collection needs it"
 
 
 @pytest.mark.parametrize(

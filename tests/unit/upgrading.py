@@ -7,7 +7,7 @@ from collections.abc import Callable
 from driftline.adapters.memory import MemoryEmbedder, MemoryLogReader
 from driftline.core.collections import Collection
 from driftline.core.control import ControlFollower, ControlWriter, collection_record, log_record, space_record
-from driftline.core.errors import Unavailable
+from driftline.core.errors import NotLoaded
 from driftline.core.ports import Embedder
 from driftline.core.records import LogIncarnation, Matrix, Space
 from driftline.core.topics import BACKFILL, CHANGES, VECTORS
@@ -34,11 +34,17 @@ class Encoders:
 
     def _of(self, encoder: str) -> MemoryEmbedder:
         if encoder not in self.by_name:
-            raise Unavailable("triton", f"encoder {encoder!r}: not loaded")
+            raise NotLoaded("triton", f"encoder {encoder!r}: not loaded")
         return self.by_name[encoder]
 
     def describe(self, encoder: str) -> Space:
         return self._of(encoder).describe(encoder)
+
+    def load(self, encoder: str) -> None:
+        self._of(encoder).load(encoder)
+
+    def unload(self, encoder: str) -> None:
+        self._of(encoder).unload(encoder)
 
     def tokenizer_json(self, encoder: str) -> str:
         return self._of(encoder).tokenizer_json(encoder)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from driftline.core.errors import Fenced, SpaceMismatch, Unavailable
+from driftline.core.errors import Fenced, NotLoaded, SpaceMismatch, Unavailable
 from driftline.core.ports import Guard
 from driftline.core.records import (
     ChunkHit,
@@ -195,15 +195,24 @@ class MemoryEmbedder:
         )
         self.refused_texts: set[str] = set()
         self.failing: Unavailable | None = None
+        self.loaded = True
         self.requests: list[int] = []
         self.tokenizer = ""
 
     def describe(self, encoder: str) -> Space:
         if self.failing is not None:
             raise self.failing
-        if encoder != self.space.encoder:
-            raise Unavailable("triton", f"encoder {encoder!r}: not loaded")
+        if encoder != self.space.encoder or not self.loaded:
+            raise NotLoaded("triton", f"encoder {encoder!r}: not loaded")
         return self.space
+
+    def load(self, encoder: str) -> None:
+        if encoder != self.space.encoder:
+            raise NotLoaded("triton", f"encoder {encoder!r} was not loaded: there is none")
+        self.loaded = True
+
+    def unload(self, encoder: str) -> None:
+        self.loaded = self.loaded and encoder != self.space.encoder
 
     def tokenizer_json(self, encoder: str) -> str:
         self.describe(encoder)

@@ -18,11 +18,13 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from driftline.core import metrics
-from driftline.core.errors import InvalidRecord, SpaceMismatch, Unavailable
+from driftline.core.errors import InvalidRecord, NotLoaded, SpaceMismatch, Unavailable
 from driftline.core.records import Matrix, Space
 from driftline.core.settings import TritonSettings
 
 _DOWN = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "RESOURCE_EXHAUSTED", "NOT_FOUND")
+# What Triton says of a model that it does not know, or has unloaded.
+_UNKNOWN = ("unknown model", "not found", "no available versions")
 _DESCRIBED_FOR_SECONDS = 5.0
 
 
@@ -67,7 +69,10 @@ class TritonEmbedder:
         try:
             config = self._client.get_model_config(encoder, client_timeout=10).config
         except (InferenceServerException, grpc.RpcError) as error:
-            raise Unavailable("triton", f"encoder {encoder!r}: {_message(error)}") from error
+            unknown = any(words in str(error) for words in _UNKNOWN)
+            raise (NotLoaded if unknown else Unavailable)(
+                "triton", f"encoder {encoder!r}: {_message(error)}"
+            ) from error
         space = space_of(encoder, config)
         with self._lock:
             if any(output.name == "space" for output in config.output):
@@ -76,6 +81,24 @@ class TritonEmbedder:
                 self._telling.discard(encoder)
             self._spaces[encoder] = (time.monotonic(), space)
         return space
+
+    def load(self, encoder: str) -> None:
+        try:
+            self._client.load_model(encoder, client_timeout=120)
+        except (InferenceServerException, grpc.RpcError) as error:
+            raise NotLoaded("triton", f"encoder {encoder!r} was not loaded: {_message(error)}") from error
+        self._forget(encoder)
+
+    def unload(self, encoder: str) -> None:
+        try:
+            self._client.unload_model(encoder, client_timeout=120)
+        except (InferenceServerException, grpc.RpcError) as error:
+            raise Unavailable("triton", f"encoder {encoder!r} was not unloaded: {_message(error)}") from error
+        self._forget(encoder)
+
+    def _forget(self, encoder: str) -> None:
+        with self._lock:
+            self._spaces.pop(encoder, None)
 
     def tokenizer_json(self, encoder: str) -> str:
         result = self._call(encoder, [""], "tokenizer_json")
@@ -90,8 +113,7 @@ class TritonEmbedder:
         else:
             answers = list(self._pool.map(lambda texts: self._one(encoder, found, texts), requests))
         if any(isinstance(answer, Unavailable) for answer in answers):
-            with self._lock:
-                self._spaces.pop(encoder, None)
+            self._forget(encoder)
         return answers
 
     def _one(self, encoder: str, space: Space, texts: Sequence[str]) -> Matrix | Exception:
@@ -140,11 +162,3 @@ class TritonEmbedder:
 
 def _message(error: Exception) -> str:
     return str(error)[:500]
-
-
-def load_model(url: str, model: str) -> None:
-    """Have a Triton in explicit control mode load a model of its repository. Raises Unavailable with its reason."""
-    try:
-        triton.InferenceServerClient(url).load_model(model, client_timeout=120)
-    except (InferenceServerException, grpc.RpcError) as error:
-        raise Unavailable("triton", f"model {model!r} was not loaded: {_message(error)}") from error

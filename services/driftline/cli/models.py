@@ -112,11 +112,12 @@ def _load(name: str) -> None:
     url = Stack(home()).addresses.get("triton", "")
     if not url or not Stack(home()).running():
         return
-    from driftline.adapters.triton import load_model
+    from driftline.adapters.triton import TritonEmbedder
     from driftline.core.errors import Unavailable
+    from driftline.core.settings import TritonSettings
 
     try:
-        load_model(url, name)
+        TritonEmbedder(TritonSettings(url=url)).load(name)
     except Unavailable as error:
         fail(str(error))
 

@@ -161,6 +161,8 @@ def _view(state: dict[str, Any]) -> Group:
     if state["reason"]:
         grid.add_row("because", state["reason"])
     grid.add_row("against doing nothing", _against(state))
+    if state["old_model"]:
+        grid.add_row("old model", state["old_model"])
     if state["drift"]:
         grid.add_row("drift", _drift(state))
     grid.add_row("re-embedded", ProgressBar(total=1.0, completed=state["fraction"], width=40))

@@ -66,6 +66,10 @@ class Unavailable(DriftlineError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class NotLoaded(Unavailable):
+    """No such encoder is loaded. It may be there to be loaded."""
+
+
 class SpaceMismatch(Unavailable):
     """A model or a store does not belong to the embedding space that was asked for.
 

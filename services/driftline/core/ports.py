@@ -109,7 +109,15 @@ class Embedder(Protocol):
     """Encodes texts. Thread-safe; several requests may be in flight."""
 
     def describe(self, encoder: str) -> Space:
-        """The space of a loaded encoder. Raises Unavailable (also: not loaded)."""
+        """The space of a loaded encoder. Raises NotLoaded and Unavailable."""
+        ...
+
+    def load(self, encoder: str) -> None:
+        """Load an encoder that is there; one that is loaded stays so. Raises NotLoaded with the reason."""
+        ...
+
+    def unload(self, encoder: str) -> None:
+        """Free what a loaded encoder takes. Raises Unavailable where that cannot be done from here."""
         ...
 
     def tokenizer_json(self, encoder: str) -> str:

@@ -9,9 +9,10 @@ from typing import Any
 
 from driftline.core.collections import Collection, parse_definition
 from driftline.core.control import ControlView, ControlWriter, collection_record, new_collection, space_record
-from driftline.core.errors import Conflict, InvalidRequest, Unavailable
+from driftline.core.errors import Conflict, InvalidRequest, NotLoaded, Unavailable
 from driftline.core.ports import Embedder, VectorStore
 from driftline.core.records import Clock, now_us
+from driftline.retrieval.embeddings import describe
 
 
 def as_json(collection: Collection, documents: int | None = None) -> dict[str, Any]:
@@ -63,11 +64,9 @@ class Collections:
                 return existing, False
             raise Conflict("collection_exists", f"collection {definition.name!r} exists with another definition")
         try:
-            space = self._embedder.describe(definition.embedding.encoder)
-        except Unavailable as error:
-            if "not loaded" in error.detail or "not found" in error.detail or "unknown model" in error.detail:
-                raise InvalidRequest("unknown_encoder", error.detail, "embedding.encoder") from error
-            raise
+            space = describe(self._embedder, definition.embedding.encoder)
+        except NotLoaded as error:
+            raise InvalidRequest("unknown_encoder", error.detail, "embedding.encoder") from error
         if definition.metric == "cosine" and not space.normalized:
             raise InvalidRequest(
                 "metric_mismatch", "the encoder does not normalise its vectors: use ip or l2", "metric"

@@ -1,14 +1,27 @@
-"""Embeddings in the cache, and planning requests to the encoder. Pure."""
+"""What every service that embeds does around the encoder: its space, the cache's keys, the plan of requests."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 
+from driftline.core.errors import NotLoaded
+from driftline.core.ports import Embedder
+from driftline.core.records import Space
+
 
 def cache_key(space: str, text: str) -> str:
     """An embedding is a function of the space and the text alone."""
     return f"e:{space}:{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"
+
+
+def describe(embedder: Embedder, encoder: str) -> Space:
+    """The space of an encoder, which is loaded now if it is not. Raises NotLoaded and Unavailable."""
+    try:
+        return embedder.describe(encoder)
+    except NotLoaded:
+        embedder.load(encoder)
+        return embedder.describe(encoder)
 
 
 def plan_requests(texts: Sequence[str], max_texts: int) -> list[list[int]]:

@@ -26,14 +26,16 @@ from driftline.core.control import (
     store_name,
     upgrade_record,
 )
-from driftline.core.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from driftline.core.errors import Conflict, InvalidRequest, NotFound, NotLoaded, Unavailable
 from driftline.core.ports import Embedder, Publisher, VectorStore
 from driftline.core.records import Carry, Clock, Leg, Space, StoreTarget, now_us
 from driftline.drift.monitor import overlap
 from driftline.drift.quality import paired
 from driftline.drift.stored import identity_of
+from driftline.retrieval.embeddings import describe as described
 from driftline.retrieval.generations import GenerationSearch
 from driftline.upgrade.backfill import Backfill
+from driftline.upgrade.models import Models
 from driftline.upgrade.monitor import Drift, look
 from driftline.upgrade.quality import Judge
 from driftline.upgrade.sample import LEAST_QUERIES, TooFew, build, draw, fit_compensation
@@ -99,6 +101,7 @@ class Controller:
         self._clock = clock
         self._search = GenerationSearch(view, store)
         self._judge = Judge(self._search, embedder)
+        self._models = Models(view, embedder, clock)
         self._lock = threading.RLock()
         self._live: dict[str, _Live] = {}
 
@@ -180,11 +183,9 @@ class Controller:
     def _admitted(self, collection: Collection, encoder: str) -> Space:
         """The new model's space, after the gates."""
         try:
-            space = self._embedder.describe(encoder)
-        except Unavailable as error:
-            if any(words in error.detail for words in ("not loaded", "not found", "unknown model")):
-                raise InvalidRequest("unknown_encoder", error.detail, "encoder") from error
-            raise
+            space = described(self._embedder, encoder)
+        except NotLoaded as error:
+            raise InvalidRequest("unknown_encoder", error.detail, "encoder") from error
         if any(g.space == space.fingerprint for g in collection.generations):
             raise Conflict(
                 "same_space", f"{collection.name!r} is embedded by {encoder!r} already ({space.fingerprint})"
@@ -278,11 +279,16 @@ class Controller:
         if not self._leading():
             self._live.clear()
             return
-        for state in self.states():
+        states = self.states()
+        self._models.keep(states)
+        for state in states:
             try:
                 with self._lock:
                     self._bring_in_line(self.state(state.collection))
-                if state.ended or self._is_swapped(state):
+                if state.ended:
+                    self._retire_model(state, states)
+                    continue
+                if self._is_swapped(state):
                     continue
                 if not state.paused:
                     self._step(state)
@@ -290,6 +296,17 @@ class Controller:
                 continue
             except Unavailable as error:
                 log.warning("upgrade waits", extra={"collection": state.collection, "error": str(error)})
+
+    def _retire_model(self, state: UpgradeState, states: list[UpgradeState]) -> None:
+        """Unload the model that a finished upgrade came from, once, a while after the last search may have used it."""
+        after = self._settings.unload_after_seconds
+        ended = state.entered_us.get("finished")
+        if ended is None or state.old_model or not after or self._clock() - ended < after * 1e6:
+            return
+        collection = self._view.collection(state.collection)
+        old = next((g for g in collection.retired if g.number == state.old), None)
+        told = "unknown" if old is None else self._models.retire(self._view.space(old.space).encoder, states)
+        self._advance(state, state.model_copy(update={"old_model": told}))
 
     def _is_swapped(self, state: UpgradeState) -> bool:
         """Whether the new model is another one by now under its name: then the upgrade has failed."""

@@ -89,6 +89,7 @@ class UpgradeState(_Model):
     refits: int = 0
     encoded: int = Field(0, description="texts that the upgrade itself had encoded, the backfill left out")
     entered_us: dict[str, int] = Field(default_factory=dict)
+    old_model: str = Field("", description="what became of the older model after the end")
 
     @property
     def ended(self) -> bool:
