@@ -26,27 +26,24 @@ from driftline.core.control import (
     store_name,
     upgrade_record,
 )
-from driftline.core.errors import Conflict, InvalidRequest, NotFound, NotLoaded, Unavailable
+from driftline.core.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from driftline.core.ports import Embedder, Publisher, VectorStore
 from driftline.core.records import Carry, Clock, Leg, Space, StoreTarget, now_us
 from driftline.drift.monitor import overlap
-from driftline.drift.quality import paired
 from driftline.drift.stored import identity_of
-from driftline.retrieval.embeddings import describe as described
 from driftline.retrieval.generations import GenerationSearch
+from driftline.upgrade.admission import admitted
 from driftline.upgrade.backfill import Backfill
 from driftline.upgrade.models import Models
 from driftline.upgrade.monitor import Drift, look
 from driftline.upgrade.quality import Judge
-from driftline.upgrade.sample import LEAST_QUERIES, TooFew, build, draw, fit_compensation
+from driftline.upgrade.sample import TooFew, build, draw, fit_compensation
 from driftline.upgrade.settings import UpgradeSection
 from driftline.upgrade.state import (
-    Estimate,
     Phase,
     ShadowQuery,
     UpgradeState,
     new_generation,
-    planned_route,
     read_state,
     wanted,
 )
@@ -150,7 +147,7 @@ class Controller:
                     "upgrade_running", f"{name!r} is being upgraded to {running.encoder!r} ({running.phase}): "
                     "finish it or roll it back first",
                 )  # fmt: skip
-            space = self._admitted(collection, encoder)
+            space = admitted(self._embedder, collection, encoder)
             number = collection.unused_number
             state = UpgradeState(
                 id=secrets.token_hex(8),
@@ -179,25 +176,6 @@ class Controller:
             self._writer.write([space_record(space), upgrade_record(state.record())])
             self._bring_in_line(state)
             return state
-
-    def _admitted(self, collection: Collection, encoder: str) -> Space:
-        """The new model's space, after the gates."""
-        try:
-            space = described(self._embedder, encoder)
-        except NotLoaded as error:
-            raise InvalidRequest("unknown_encoder", error.detail, "encoder") from error
-        if any(g.space == space.fingerprint for g in collection.generations):
-            raise Conflict(
-                "same_space", f"{collection.name!r} is embedded by {encoder!r} already ({space.fingerprint})"
-            )
-        if collection.definition.metric == "cosine" and not space.normalized:
-            raise InvalidRequest("metric_mismatch", "the encoder does not normalise its vectors", "encoder")
-        (answer,) = self._embedder.embed(encoder, space.fingerprint, [[space.document_prefix + "a first text"]])
-        if isinstance(answer, Unavailable):
-            raise answer
-        if isinstance(answer, Exception):
-            raise InvalidRequest("encoder_fails", f"the encoder does not encode: {answer}", "encoder")
-        return space
 
     def pause(self, name: str, paused: bool) -> UpgradeState:
         return self._command(name, lambda state: state.model_copy(update={"paused": paused}))
@@ -429,6 +407,11 @@ class Controller:
         own = self._judge.hits(collection, (Leg(state.old),), queries)
         return found.model_copy(update={"overlap": round(overlap(carried, own), 4)})
 
+    def _judged(self, state: UpgradeState) -> UpgradeState:
+        """The state with a fresh estimate, and with the fallback that it calls for."""
+        collection = self._view.collection(state.collection)
+        return self._judge.judged(state, collection, self._settings.shadow_queries, self._clock())
+
     def _watch(self, state: UpgradeState) -> None:
         """Complete, and not yet finished: the older generation is kept for a way back."""
         live = self._live.setdefault(state.id, _Live(judged_us=self._clock()))
@@ -436,37 +419,3 @@ class Controller:
         if now - live.judged_us > self._settings.quality_every_seconds * 1e6:
             live.judged_us = now
             self._advance(state, self._judged(state))
-
-    # Quality
-
-    def _judged(self, state: UpgradeState) -> UpgradeState:
-        """The state with a fresh estimate, and with the fallback that it calls for."""
-        collection = self._view.collection(state.collection)
-        queries = state.shadow if state.judged else state.shadow[: self._settings.shadow_queries]
-        if len(queries) < LEAST_QUERIES:
-            return state
-        old, new = (Leg(state.old),), (Leg(state.new),)
-        today = self._judge.ndcg(collection, old, queries)
-        legs = planned_route(state)
-        served = today if legs == old else self._judge.ndcg(collection, legs, queries)
-        alone = served if legs == new else None
-        difference = paired(served, today)
-        progress = state.progress
-        estimate = Estimate(
-            at_us=self._clock(),
-            fraction=round(min(1.0, progress.done / progress.total), 4) if progress.total else 0.0,
-            queries=len(queries),
-            served=round(sum(served) / len(served), 4),
-            status_quo=round(sum(today) / len(today), 4),
-            new_only=None if alone is None else round(sum(alone) / len(alone), 4),
-            difference=(round(difference.mean, 4), round(difference.low, 4), round(difference.high, 4)),
-        )
-        floor = -state.margin * estimate.status_quo
-        fallback = state.fallback
-        if difference.high < floor:
-            fallback = f"at {difference} of the status quo on {len(queries)} shadow queries, wholly below {floor:.4f}"
-            if not state.fallback:
-                log.warning("falling back to the status quo", extra={"collection": state.collection, "why": fallback})
-        elif difference.mean >= floor:
-            fallback = ""
-        return state.with_estimate(estimate).model_copy(update={"fallback": fallback})
