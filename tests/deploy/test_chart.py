@@ -227,3 +227,21 @@ def test_rules_and_dashboards_are_those_of_deploy() -> None:
     dashboards = sorted(p.name for p in (ROOT / "deploy/grafana/dashboards").glob("*.json"))
     found = [k for m in by_kind(manifests, "ConfigMap").values() for k in m["data"] if k.endswith(".json")]
     assert sorted(found) == dashboards
+
+
+@pytest.mark.parametrize(
+    "triton, seconds",
+    [
+        ({"enabled": True}, 60),
+        ({"enabled": True, "replicas": 2}, None),
+        ({"enabled": True, "autoscaling": {"enabled": True}}, None),
+        ({"enabled": False}, None),
+    ],
+)
+def test_models_are_unloaded_only_from_a_triton_of_one_replica(triton: dict[str, Any], seconds: int | None) -> None:
+    """Requests to unload reach one of several replicas, and the searches all of them."""
+    configs = by_kind(render({"triton": triton}), "ConfigMap")
+    told = {n: yaml.safe_load(m["data"]["driftline.yaml"]) for n, m in configs.items() if "driftline.yaml" in m["data"]}
+    assert [c["upgrade"]["unload_after_seconds"] for c in told.values() if "upgrade" in c] == (
+        [seconds] if seconds else []
+    )

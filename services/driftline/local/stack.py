@@ -193,6 +193,7 @@ class Stack:
             "DRIFTLINE_TRITON__URL": self.addresses["triton"],
             "DRIFTLINE_AUTH__MODE": "off",
             "DRIFTLINE_QUERY__LOG_PER_SECOND": "5",
+            "DRIFTLINE_UPGRADE__UNLOAD_AFTER_SECONDS": "60",
             "OMP_NUM_THREADS": "1",
             "TOKENIZERS_PARALLELISM": "false",
             **options.env,

@@ -27,8 +27,8 @@ class UpgradeSection(Section):
     quality_every_seconds: float = Field(30.0, gt=0, description="between two estimates of the served quality")
     shadow_queries: int = Field(100, ge=10, le=2_000, description="queries of one estimate")
     unload_after_seconds: float = Field(
-        60.0, ge=0, description="after the end of an upgrade, when the older model is unloaded from Triton if no "
-        "collection needs it; 0: never, for a Triton that serves others too",
+        0.0, ge=0, description="after the end of an upgrade, when the older model is unloaded from Triton if no "
+        "collection needs it; 0: never, as it must be for several replicas of Triton, or one that serves others too",
     )  # fmt: skip
     tick_seconds: float = Field(1.0, gt=0, le=60, description="between two steps of the control loop")
 
