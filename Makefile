@@ -137,7 +137,8 @@ bench-continual: $(TRAIN)/.done ## A sequence of fine-tunes with and without dri
 
 .PHONY: bench-upgrade
 bench-upgrade: $(TRAIN)/.done ## Measure every way through a model change; writes docs/benchmarks-upgrade.md
-	DRIFTLINE_CACHE=$(CURDIR)/$(VENV)/share/driftline $(TRAIN)/bin/python -m tests.bench.upgrade
+	DRIFTLINE_CACHE=$(CURDIR)/$(VENV)/share/driftline DRIFTLINE_TRITON_ENV=$(CURDIR)/$(VENV)/triton-env \
+		$(TRAIN)/bin/python -m tests.bench.upgrade
 
 .PHONY: lock
 lock: ## Resolve the lock files anew

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import httpx
 import numpy as np
 import psutil
@@ -32,6 +33,7 @@ from driftline.core.settings import KafkaSettings, MilvusSettings, TritonSetting
 from driftline.core.topics import RECEIPTS
 from driftline.local.stack import Options, Stack
 from driftline.retrieval.embeddings import plan_requests
+from driftline.wire.v1 import search_pb2, search_pb2_grpc
 from tests.client import User, until
 from tests.quality.test_parity import ENCODER, reference_vectors
 
@@ -101,32 +103,36 @@ class Bench:
 
         return rate(len(texts), work)
 
-    def search(self, texts: Sequence[str]) -> dict[str, float]:
-        """Median and 95th percentile, ms, of a search and of direct Triton + direct Milvus, taking turns."""
+    def search(self, texts: Sequence[str]) -> dict[str, list[float]]:
+        """Milliseconds of searches over REST and over gRPC, and of direct Triton + direct Milvus, taking turns."""
         collection = self.user.create(ENCODER)
         self.user.bulk(collection, [{"id": f"d{i}", "fields": {"title": t}} for i, t in enumerate(texts[:500])])
         until(lambda: self.user.count(collection) == 500, 300, every=0.5)
         generation = self.user.ingest.get(f"/v1/collections/{collection}").json()["generations"][-1]
         target = StoreTarget(generation["store"], generation["space"], 384, "cosine", "")
-        service: list[float] = []
-        direct: list[float] = []
-        for i in range(300):
-            # Never asked before, so that no cache answers.
-            query = f"{' '.join(texts[i].split()[1:9])} {i}"
-            begun = time.perf_counter()
+        channel = grpc.insecure_channel(self.stack.addresses["query_grpc"])
+        stub = search_pb2_grpc.SearchServiceStub(channel)
+
+        def directly(query: str) -> None:
             (vector,) = self.embedder.embed(ENCODER, generation["space"], [[query]])
             assert not isinstance(vector, Exception)
             self.store.search(target, VectorQuery(vector, 11, None))
-            direct.append(time.perf_counter() - begun)
-            begun = time.perf_counter()
-            self.user.search(collection, query + " again")
-            service.append(time.perf_counter() - begun)
-        return {
-            "service_p50": 1000 * statistics.median(service[20:]),
-            "service_p95": 1000 * float(np.quantile(service[20:], 0.95)),
-            "direct_p50": 1000 * statistics.median(direct[20:]),
-            "direct_p95": 1000 * float(np.quantile(direct[20:], 0.95)),
+
+        ways: dict[str, Callable[[str], object]] = {
+            "direct": directly,
+            "REST": lambda query: self.user.search(collection, query),
+            "gRPC": lambda query: stub.Search(search_pb2.SearchRequest(collection=collection, text=query)),
         }
+        found: dict[str, list[float]] = {name: [] for name in ways}
+        for i in range(300):
+            for name, way in ways.items():
+                # Never asked before, so that no cache answers.
+                query = f"{' '.join(texts[i].split()[1:9])} {i} {name}"
+                begun = time.perf_counter()
+                way(query)
+                found[name].append(1000 * (time.perf_counter() - begun))
+        channel.close()
+        return {name: taken[20:] for name, taken in found.items()}
 
     def freshness(self, texts: Sequence[str], per_second: float, seconds: float, encoder: str) -> tuple[float, float]:
         """(p50, p99) seconds from acceptance to searchable, of single writes at a steady rate."""
@@ -206,11 +212,13 @@ def run(bench: Bench) -> list[tuple[str, str, str, str]]:
         ("pipeline over the model in process", f"{pipeline:.1f}/s over {alone:.1f}/s", f"{pipeline / alone:.2f}", "-"),
     ]
     found = bench.search(texts)
-    say(f"search {found}")
-    both = f"p50 {found['service_p50']:.1f} ms over {found['direct_p50']:.1f} ms, "
-    both += f"p95 {found['service_p95']:.1f} over {found['direct_p95']:.1f}"
-    ratio = found["service_p50"] / found["direct_p50"]
-    rows.append(("search over direct Triton + direct Milvus", both, f"{ratio:.2f}", "<= 1.15"))
+    direct50, direct95 = np.quantile(found["direct"], (0.5, 0.95))
+    for way in ("gRPC", "REST"):
+        p50, p95 = np.quantile(found[way], (0.5, 0.95))
+        both = f"p50 {p50:.1f} ms over {direct50:.1f} ms, p95 {p95:.1f} over {direct95:.1f}"
+        say(f"search, {way}: {both}")
+        name = f"search by {way} over direct Triton + direct Milvus (both gRPC)"
+        rows.append((name, both, f"{p50 / direct50:.2f}", "<= 1.15"))
     free = bench.pipeline([f"short text number {i}" for i in range(FREE_DOCUMENTS)], "hashing-64")
     say(f"zero-cost encoder {free:.0f}/s")
     rows.append(
