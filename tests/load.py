@@ -1,4 +1,4 @@
-"""Load for the tests under faults: producers that tell the oracle, and searchers that count what fails."""
+"""Load for the tests: producers that tell the oracle, searchers that count what fails, and who watches receipts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from typing import Any
 
 import httpx
 
+from driftline.adapters.kafka import KafkaLogReader
+from driftline.core import codec
+from driftline.core.records import Outcome
+from driftline.core.settings import KafkaSettings
+from driftline.core.topics import RECEIPTS
 from driftline.local.stack import Stack
 from tests.client import User
 from tests.oracle import Oracle, text_of
@@ -103,3 +108,25 @@ class Searches(threading.Thread):
                 self.answered += 1
             else:
                 self.failed.append(answer.text)
+
+
+class Freshness(threading.Thread):
+    """Seconds from acceptance to searchable of a collection's events, as its receipts tell them."""
+
+    def __init__(self, stack: Stack, collection: str) -> None:
+        super().__init__(name="freshness")
+        self.reader = KafkaLogReader(KafkaSettings(bootstrap_servers=stack.addresses["kafka"], fetch_wait_ms=50))
+        self.reader.seek({(RECEIPTS.name, p): e for p, e in self.reader.ends(RECEIPTS.name).items()})
+        self.collection = collection
+        self.halt = threading.Event()
+        self.seconds: list[float] = []  # of one receipt after the other
+
+    def run(self) -> None:
+        while not self.halt.is_set():
+            for record in self.reader.poll(1_000, 0.2):
+                self.seconds += [
+                    (r.searchable_at_us - r.accepted_at_us) / 1e6
+                    for r in codec.decode_receipts(record.value)
+                    if r.collection == self.collection and r.outcome is Outcome.SEARCHABLE
+                ]
+        self.reader.close()

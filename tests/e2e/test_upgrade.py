@@ -2,45 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from driftline.adapters.kafka import KafkaLogReader
-from driftline.core import codec
-from driftline.core.records import Outcome
-from driftline.core.settings import KafkaSettings
-from driftline.core.topics import RECEIPTS
 from driftline.local.stack import Stack
 from tests.client import User, until
 from tests.e2e.test_service import run_cli
-from tests.load import Load, Searches
+from tests.load import Freshness, Load, Searches
 from tests.oracle import CHUNKING, Oracle, check, stored
-
-
-class Freshness(threading.Thread):
-    """Seconds from acceptance to searchable of a collection's events, as its receipts tell them."""
-
-    def __init__(self, stack: Stack, collection: str) -> None:
-        super().__init__(name="freshness")
-        self.reader = KafkaLogReader(KafkaSettings(bootstrap_servers=stack.addresses["kafka"], fetch_wait_ms=50))
-        self.reader.seek({(RECEIPTS.name, p): e for p, e in self.reader.ends(RECEIPTS.name).items()})
-        self.collection = collection
-        self.halt = threading.Event()
-        self.seconds: list[float] = []
-
-    def run(self) -> None:
-        while not self.halt.is_set():
-            for record in self.reader.poll(1_000, 0.2):
-                self.seconds += [
-                    (r.searchable_at_us - r.accepted_at_us) / 1e6
-                    for r in codec.decode_receipts(record.value)
-                    if r.collection == self.collection and r.outcome is Outcome.SEARCHABLE
-                ]
-        self.reader.close()
 
 
 @pytest.mark.timeout(400)
