@@ -108,7 +108,7 @@ class Cascade:
         leg is searched once more, nearer to the three hits that the new model likes best. With 3.5 % of a corpus
         embedded that serves .89 of an upgrade's gain where one round serves .78 (Cranfield, MiniLM-L3 to L6).
         Older hits that were not embedded come after those that were. `query` is of the newest space, float32
-        (1, dimension). A text that the encoder refuses keeps its score. Raises Unavailable.
+        (1, dimension). A text that the encoder refuses counts as not embedded. Raises Unavailable.
         """
         window = [hit.key for hit, origin in zip(found.hits[:count], found.origins, strict=False) if origin > 0]
         if not window:
