@@ -135,10 +135,14 @@ bench-scale: setup ## Measure 1 to 8 encode workers against an encoder of fixed 
 bench-continual: $(TRAIN)/.done ## A sequence of fine-tunes with and without drift compensation; writes docs/benchmarks-continual.md
 	$(TRAIN)/bin/python -m tests.bench.continual
 
+# With torch, and with the Triton and the models of the other environment.
+WITH_TORCH := DRIFTLINE_CACHE=$(CURDIR)/$(VENV)/share/driftline DRIFTLINE_TRITON_ENV=$(CURDIR)/$(VENV)/triton-env \
+	$(TRAIN)/bin/python -m
+
 .PHONY: bench-upgrade
 bench-upgrade: $(TRAIN)/.done ## Measure every way through a model change; writes docs/benchmarks-upgrade.md
-	DRIFTLINE_CACHE=$(CURDIR)/$(VENV)/share/driftline DRIFTLINE_TRITON_ENV=$(CURDIR)/$(VENV)/triton-env \
-		$(TRAIN)/bin/python -m tests.bench.upgrade
+	$(WITH_TORCH) tests.bench.upgrade
+	$(WITH_TORCH) tests.bench.served
 
 .PHONY: bench-live
 bench-live: setup servers ## An upgrade under load, as its users see it; writes docs/benchmarks-live.md and pictures

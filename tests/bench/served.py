@@ -1,10 +1,16 @@
-"""The same changes of models through the running service: Kafka, Triton, Milvus, and its own query path."""
+"""`make bench-upgrade`, second part: the same through the running service, by its own query path.
+
+Writes its section into the page of the first part. Every second judged query is given to the service to judge by; the
+others measure what it serves.
+"""
 
 from __future__ import annotations
 
+import sys
+import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,11 +21,11 @@ from driftline.cli.client import Api
 from driftline.cli.evaluate import read_qrels, read_queries, run_queries
 from driftline.core.settings import RedisSettings
 from driftline.drift.quality import captured, paired
-from driftline.local.stack import Stack
+from driftline.local.stack import Options, Stack
 from driftline.retrieval.embeddings import cache_key
 from driftline.retrieval.evaluation import ndcg, recall
-from tests.bench.arms import COLLECTIONS
-from tests.bench.encoders import TUNED, Encoders
+from tests.bench.__main__ import ROOT, commit, say
+from tests.bench.encoders import SRE, Encoders, prepare
 from tests.bench.judged import DATASETS, read_collection
 from tests.bench.ways import BUDGET
 from tests.client import User, until
@@ -27,9 +33,9 @@ from tests.oracle import stored
 
 # One of each regime.
 SERVED = (
-    ("scifact", "minilm-l6", TUNED),
+    ("scifact", SRE[0], "minilm-l6"),
     ("cranfield", "minilm-l3", "minilm-l6"),
-    ("med", "minilm-l3", "mpnet"),
+    ("med", "hashing", "minilm-l6"),
 )
 
 
@@ -53,14 +59,20 @@ class Change:
         self.old, self.new = old, new
         qrels = read_qrels(self.folder, "test")
         self.qrels = {q: grades for q, grades in qrels.items() if any(g > 0 for g in grades.values())}
-        self.queries = {q: text for q, text in read_queries(self.folder).items() if q in self.qrels}
+        texts = read_queries(self.folder)
+        ids = sorted(q for q in self.qrels if q in texts)
+        self.judged = [{"text": texts[q], "relevant": self._relevant(q)} for q in ids[::2] if self._relevant(q)]
+        self.queries = {q: texts[q] for q in ids[1::2]}
         cache = RedisCache(RedisSettings(url=stack.addresses["redis"]))
-        texts = read_collection(name).documents
+        documents = read_collection(name).documents
         for encoder in (old, new):
-            space, vectors = encoders.space(encoder), encoders.encode(encoder, texts, query=False)
-            keys = [cache_key(space.fingerprint, space.document_prefix + text) for text in texts]
+            space, vectors = encoders.space(encoder), encoders.encode(encoder, documents, query=False)
+            keys = [cache_key(space.fingerprint, space.document_prefix + text) for text in documents]
             cache.set_many({k: v.tobytes() for k, v in zip(keys, vectors, strict=True)}, 86_400)
         self.collection, self.count = self._load()
+
+    def _relevant(self, query: str) -> dict[str, int]:
+        return {d: grade for d, grade in self.qrels[query].items() if grade > 0}
 
     def _load(self) -> tuple[str, int]:
         fields = {"title": {"type": "text"}, "text": {"type": "text"}}
@@ -80,8 +92,8 @@ class Change:
         if rerank:
             # What was embedded on the way is written through, half a second later at the latest.
             time.sleep(10)
-        values = [ndcg(run[q], grades, 10) for q, grades in sorted(self.qrels.items())]
-        recalls = [recall(run[q], grades, 100) for q, grades in sorted(self.qrels.items())]
+        values = [ndcg(run[q], self.qrels[q], 10) for q in self.queries]
+        recalls = [recall(run[q], self.qrels[q], 100) for q in self.queries]
         return Reading(when, values, sum(recalls) / len(recalls), self._embedded())
 
     def _embedded(self) -> float:
@@ -94,7 +106,7 @@ class Change:
         return shown
 
     def start(self, until_phase: str, **options: Any) -> None:
-        body = {"encoder": self.new, "pairs": 1_000, **options}
+        body = {"encoder": self.new, "pairs": 500, "queries": self.judged, **options}
         answer = self.user.upgrade.post(f"/v1/upgrades/{self.collection}", json=body)
         assert answer.status_code == 201, answer.text
         until(lambda: self.told()["phase"] == until_phase, 1_800, every=0.5)
@@ -107,7 +119,7 @@ class Change:
         told: dict[str, Any] = answer.json()
         return told
 
-    def readings(self) -> tuple[list[Reading], str]:
+    def readings(self) -> list[Reading]:
         budget = int(BUDGET * self.count)
         found = [self.read("before: status quo")]
         # So slow that nothing is re-embedded but what searches ask for.
@@ -120,24 +132,26 @@ class Change:
         self.command("rollback")
         found.append(self.read("rolled back"))
         self.start("complete")
-        found.append(self.read("complete: re-index"))
-        return found, decision
+        found.append(self.read("complete: " + ("the status quo" if self.told()["fallback"] else "the new model alone")))
+        self.user.upgrade.post(f"/v1/upgrades/{self.collection}/finish", params={"force": True}).raise_for_status()
+        until(lambda: len(self.shown()["generations"]) == 1, 60)
+        found.append(self.read("finished: re-index"))
+        return found
 
 
-def served_section(stack: Stack, encoders: Encoders, say: Callable[[str], None]) -> str:
+def section(stack: Stack, encoders: Encoders) -> str:
     parts = [
         "## Through the service",
-        "The same through Kafka, Milvus and the query service's own path (embeddings of documents cached, those of\n"
-        f"queries by Triton), a change of each regime. `rerank` is {BUDGET:.0%} of the corpus a query; what it\n"
-        "embedded is carried over, so that the share of the new generation grows with the searches. The service chose\n"
-        "what to serve by queries that it made itself, without the judged ones.",
+        f"Commit {commit()}. Through Kafka, Milvus and the query service's own path (embeddings of documents\n"
+        "cached, those of queries by Triton), a change of each regime. `rerank` is of\n"
+        f"{BUDGET:.0%} of the corpus a query; what it embedded is carried over, so that the new generation grows with\n"
+        "the searches, and later ones find by it. Every second judged query was given to the service to judge by; the\n"
+        "figures are of the others.",
     ]
     for name, old, new in SERVED:
-        if name in COLLECTIONS:
-            say(f"through the service: {name}, {old} to {new}")
-            readings, _ = Change(stack, encoders, name, old, new).readings()
-            parts += [f"### {name}: {old} to {new}", _table(readings)]
-            say(parts[-1])
+        say(f"through the service: {name}, {old} to {new}")
+        parts += [f"### {name}: {old} to {new}", _table(Change(stack, encoders, name, old, new).readings())]
+        say(parts[-1])
     return "\n\n".join(parts)
 
 
@@ -152,3 +166,29 @@ def _table(readings: list[Reading]) -> str:
         cells = [reading.when, f"{mean:.4f}", str(paired(reading.ndcg, today)), "n/a" if u is None else f"{u:.2f}"]
         lines.append("| " + " | ".join([*cells, f"{reading.recall:.3f}", f"{reading.embedded:.1%}"]) + " |")
     return "\n".join(lines)
+
+
+def put_into(page: str, section: str) -> str:
+    """The page with the section in place of the one that is there, else at its end."""
+    before, _, rest = page.partition("## Through the service\n")
+    _, mark, after = rest.partition("\n## ")
+    return f"{before.rstrip()}\n\n{section}\n" + (f"\n{mark.lstrip()}{after}" if mark else "")
+
+
+def main() -> int:
+    models = sorted({model for _, old, new in SERVED for model in (old, new)})
+    prepare(models, say)
+    with tempfile.TemporaryDirectory(prefix="driftline-bench-") as folder:
+        stack = Stack(Path(folder))
+        stack.up(Options(models=models, env={"DRIFTLINE_QUERY__MAX_RERANK": "1000"}), say)
+        try:
+            found = section(stack, Encoders(stack.addresses["triton"]))
+        finally:
+            stack.down()
+    target = ROOT / "docs/benchmarks-upgrade.md"
+    target.write_text(put_into(target.read_text(encoding="utf-8"), found), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

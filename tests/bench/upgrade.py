@@ -1,7 +1,7 @@
 """`make bench-upgrade`: what every way of carrying queries into an old index is worth, on judged collections.
 
 Encoders run on Triton (vectors are cached by content in DRIFTLINE_BENCH_CACHE). The tables are made with exact search,
-so that their figures are those of the maps alone; the last section is measured through the running service. Two sets
+so that their figures are those of the maps alone; `tests.bench.served` adds what the running service serves. Two sets
 of pairs: leak-safe ones, that no judged query asks for, and as many at random.
 """
 
@@ -20,7 +20,6 @@ from tests.bench.__main__ import ROOT, commit, machine, say
 from tests.bench.arms import COLLECTIONS, MODELS, Arm, arms
 from tests.bench.curves import MERGES, curves, draw
 from tests.bench.encoders import Encoders, prepare
-from tests.bench.served import served_section
 from tests.bench.ways import BUDGET, Figures, pairs_needed, rows_of, table
 
 MARGIN = 0.01
@@ -113,17 +112,15 @@ def main() -> int:
     prepare(MODELS, say)
     with tempfile.TemporaryDirectory(prefix="driftline-bench-") as folder:
         stack = Stack(Path(folder))
-        stack.up(Options(models=MODELS, env={"DRIFTLINE_QUERY__MAX_RERANK": "1000"}), say)
+        stack.up(Options(models=MODELS), say)
         try:
-            encoders = Encoders(stack.addresses["triton"])
             sections = []
-            for arm in arms(encoders, say):
+            for arm in arms(Encoders(stack.addresses["triton"]), say):
                 sections.append(section(arm))
                 say(sections[-1].text[:300])
-            through = served_section(stack, encoders, say)
         finally:
             stack.down()
-    parts = [head(), "## In one table", summary(sections), through, *[s.text for s in sections]]
+    parts = [head(), "## In one table", summary(sections), "## Through the service", *[s.text for s in sections]]
     (ROOT / "docs/benchmarks-upgrade.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return 0
 
