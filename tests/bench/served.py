@@ -98,8 +98,8 @@ class Change:
 
     def _embedded(self) -> float:
         """The share of the documents that the new generation holds."""
-        numbers = [g["number"] for g in self.shown()["generations"]]
-        return len(stored(self.stack, self.user, self.collection, max(numbers))) / self.count if numbers[1:] else 0.0
+        newest = max(g["number"] for g in self.shown()["generations"])
+        return len(stored(self.stack, self.user, self.collection, newest)) / self.count if newest > 1 else 0.0
 
     def shown(self) -> dict[str, Any]:
         shown: dict[str, Any] = self.user.ingest.get(f"/v1/collections/{self.collection}").json()

@@ -18,7 +18,7 @@ from driftline.drift.quality import Interval, paired
 from driftline.local.stack import Options, Stack
 from tests.bench.__main__ import ROOT, commit, machine, say
 from tests.bench.arms import COLLECTIONS, MODELS, Arm, arms
-from tests.bench.curves import MERGES, curves, draw
+from tests.bench.curves import FRACTIONS, MERGES, curves, draw
 from tests.bench.encoders import Encoders, prepare
 from tests.bench.ways import BUDGET, Figures, pairs_needed, rows_of, table
 
@@ -75,17 +75,19 @@ def summary(sections: Sequence[Section]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     real = [s for s in sections if s.figures.real]
     floor = [s for s in sections if s.against("chosen").mean < -MARGIN * s.figures.of("status quo").ndcg.mean()]
-    enough = [s for s in real if (s.figures.captured(s.figures.of(CASCADE)) or 0) >= 0.9]
+    short = [s for s in real if (s.figures.captured(s.figures.of(CASCADE)) or 0) < 0.9]
     above = [s for s in real if s.against(CASCADE).low > 0]
-    fallen = ", ".join(f"{merge} {sum(s.falls[merge] for s in sections)}" for merge, _ in MERGES)
+    fallen = ", ".join(f"{merge} {sum(s.falls[merge] for s in real)}" for merge, _ in MERGES)
+    steps = 2 * len(real) * (len(FRACTIONS) - 1)
     lines += [
         "",
         f"- Served with nothing re-embedded under the status quo - 1 %: {len(floor)} of {len(sections)} changes"
         f"{_named(floor)}.",
         f"- {len(real)} changes are real upgrades (the re-index is better than the status quo beyond noise). With a "
         f"cascade of {BUDGET:.0%} of the corpus a query, search is better than the status quo, beyond noise, in "
-        f"{len(above)} of them; U >= 0.9 in {len(enough)}{_named(enough)}.",
-        f"- Falls of the {2 * len(sections)} backfill curves beyond noise, by merge: {fallen}.",
+        f"{len(above)} of them; U >= 0.9 in {len(real) - len(short)}, less in {len(short)}{_named(short)}.",
+        f"- Falls of the {2 * len(real)} backfill curves of real upgrades beyond the 95 % interval, in {steps} steps, "
+        f"of which chance alone would take {steps / 40:.0f} if the curves were flat, by merge: {fallen}.",
     ]
     return "\n".join(lines)
 

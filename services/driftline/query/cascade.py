@@ -105,8 +105,7 @@ class Cascade:
         """Score as many older hits anew as there are among the best `count`, in place; returns how many.
 
         The first half are the best hits as found. The other half is asked for by what the first half showed: the older
-        leg is searched once more, nearer to the three hits that the new model likes best. With 3.5 % of a corpus
-        embedded that serves .89 of an upgrade's gain where one round serves .78 (Cranfield, MiniLM-L3 to L6).
+        leg is searched once more, nearer to the three hits that the new model likes best (docs/decisions/0010).
         Older hits that were not embedded come after those that were. `query` is of the newest space, float32
         (1, dimension). A text that the encoder refuses counts as not embedded. Raises Unavailable.
         """
