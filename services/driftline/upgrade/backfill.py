@@ -52,15 +52,24 @@ class Backfill:
         self._pending: list[tuple[str, int]] = []
         self._tries: dict[tuple[str, int], int] = {}
         self._missing: Iterator[list[tuple[str, int]]] | None = None
-        self._found_in_pass = 0
+        self._behind: dict[str, int] = {}
         self._passes = 0
         self._arrived: list[tuple[float, int]] = []
         self._allowance = 0.0
         self._ticked = time.monotonic()
 
     def tick(self) -> bool:
-        """Take what has arrived off the window, and ask for more. True when a whole pass found nothing missing."""
+        """Take what has arrived off the window, and ask for more. True when everything is there.
+
+        That is when all that a whole pass found missing has arrived. A pass that finds nothing may never come: where
+        documents change all the time, some are always on their way to the one generation and there in the other.
+        """
         self._settle()
+        if self._missing is None and self._behind:
+            if self._asked:
+                return False
+            if self._all_there():
+                return True
         now = time.monotonic()
         if self._per_second:
             burst = max(1.0, self._per_second)
@@ -68,8 +77,7 @@ class Backfill:
         self._ticked = now
         while (room := self._room()) > 0:
             if not self._pending and not self._read_on():
-                # What is on its way was found missing by this or an earlier pass: only a quiet pass is the end.
-                return self._found_in_pass == 0 and not self._asked
+                return not self._behind and not self._asked
             self._ask(self._pending[:room])
             self._pending = self._pending[room:]
         return False
@@ -77,15 +85,23 @@ class Backfill:
     def _read_on(self) -> bool:
         """Fill `pending` with the next documents that are missing; False at the end of a pass."""
         if self._missing is None:
-            self._missing, self._found_in_pass = self._scan(), 0
+            self._missing, self._behind = self._scan(), {}
         batch = next(self._missing, None)
         if batch is None:
             self._missing = None
             self._passes += 1
             return False
-        self._found_in_pass += len(batch)
+        # One more than the window says that there are too many: what is kept of them is bounded.
+        self._behind |= dict(batch[: self._window + 1 - len(self._behind)])
         self._pending = [(k, v) for k, v in batch if k not in self._asked and self._tries.get((k, v), 0) < _TRIES]
         return True
+
+    def _all_there(self) -> bool:
+        """Whether what the last pass found missing has come, in that version or a newer one."""
+        if len(self._behind) > self._window:
+            return False
+        held = self._store.versions(self._new, list(self._behind), None)
+        return all(key in held and held[key].version >= version for key, version in self._behind.items())
 
     def _room(self) -> int:
         room = self._window - len(self._asked)
