@@ -159,6 +159,9 @@ class KafkaSubscriber:
                 fetch_min_bytes=1,
                 max_partition_fetch_bytes=2_000_000,
                 isolation_level="read_committed",
+                # A group's leader that does not know a topic yet when it assigns leaves its partitions to nobody, and
+                # looks again with the next metadata: by default five minutes later.
+                metadata_max_age_ms=10_000,
             )
         except KafkaError as error:
             raise _unavailable(error) from error
