@@ -90,7 +90,7 @@ class Change:
     def read(self, when: str, rerank: int = 0) -> Reading:
         run = run_queries(self.api, self.collection, self.queries, 100, rerank)
         if rerank:
-            # What was embedded on the way is written through, half a second later at the latest.
+            # What was embedded is asked for half a second later, and takes the lane of backfills from there.
             time.sleep(10)
         values = [ndcg(run[q], self.qrels[q], 10) for q in self.queries]
         recalls = [recall(run[q], self.qrels[q], 100) for q in self.queries]

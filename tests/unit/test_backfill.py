@@ -82,7 +82,18 @@ def test_it_is_not_through_while_one_never_comes() -> None:
     assert stores.backfill.progress().refused == 1
 
 
-def test_more_than_a_window_is_asked_for_in_turns_and_nothing_is_scanned_while_waiting() -> None:
+def test_nothing_is_scanned_again_while_what_was_asked_for_is_on_its_way() -> None:
+    stores = Stores(10)
+    for _ in range(4):
+        assert not stores.backfill.tick()
+        assert stores.backfill.progress().passes == 1
+    for i in range(10):
+        stores.put(stores.new, i, 1)
+    assert stores.backfill.tick()
+    assert (stores.asked(), stores.backfill.progress().passes) == (10, 1)
+
+
+def test_more_than_a_window_is_asked_for_in_turns() -> None:
     stores = Stores(50, window=20)
     assert not stores.backfill.tick()
     assert stores.asked() == 20

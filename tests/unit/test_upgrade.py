@@ -237,7 +237,8 @@ def test_a_stream_that_drifts_from_the_fit_sample_is_noticed_and_fitted_again() 
         assert drift is not None
         assert drift.residual > 0.5
         assert drift.shift > 0.2
-        assert drift.overlap > 0.9, "the shadow queries are of before"
+        # Of a hundred hits one may stand in a tie that rounding decides; which texts are drawn is random.
+        assert drift.overlap >= 0.98, "the shadow queries are of before"
         assert world.now.routes == (Leg(1),)
         assert world.state.refits == 1
         world.run_until("backfilling")

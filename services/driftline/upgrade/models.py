@@ -6,10 +6,9 @@ import logging
 from collections.abc import Iterable
 
 from driftline.core.control import ControlView
-from driftline.core.errors import NotFound, NotLoaded, Unavailable
+from driftline.core.errors import NotLoaded, Unavailable
 from driftline.core.ports import Embedder
 from driftline.core.records import Clock
-from driftline.retrieval.embeddings import describe
 from driftline.upgrade.state import UpgradeState
 
 log = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ class Models:
             for generation in collection.generations:
                 try:
                     found.add(self._view.space(generation.space).encoder)
-                except (NotFound, Unavailable):
+                except Unavailable:
                     continue
         return found
 
@@ -52,7 +51,7 @@ class Models:
 
     def _load(self, encoder: str) -> None:
         try:
-            describe(self._embedder, encoder)
+            self._embedder.load(encoder)
             log.info("model loaded", extra={"encoder": encoder})
         except Unavailable as error:
             log.warning("model not loaded", extra={"encoder": encoder, "error": str(error)})
