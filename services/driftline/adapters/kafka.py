@@ -166,6 +166,7 @@ class KafkaSubscriber:
         except KafkaError as error:
             raise _unavailable(error) from error
         self._watch_heartbeats()
+        self._finish_joins()
 
     def subscribe(self, listener: RebalanceListener) -> None:
         """Join the group with the next poll."""
@@ -185,6 +186,17 @@ class KafkaSubscriber:
             received()
 
         heartbeat.received_heartbeat = received_heartbeat
+
+    def _finish_joins(self) -> None:
+        """Have a join that has begun go on in the next polls until it is done.
+
+        kafka-python 3.0.12 asks itself in each poll whether to join. Where it began because metadata changed, the
+        answer to JoinGroup notes the new metadata as seen: if a poll ends in between, the next ones find nothing to
+        do, and the member stays without partitions and heartbeats for good, at 100 % of a core.
+        """
+        coordinator = self._consumer._coordinator
+        needed = coordinator.need_rejoin
+        coordinator.need_rejoin = lambda: coordinator.rejoining or needed()
 
     def _rebalance_listener(self, listener: RebalanceListener) -> Any:
         subscriber = self
