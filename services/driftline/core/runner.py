@@ -254,8 +254,8 @@ class Runner(Generic[In]):
             self._buffer_since = time.monotonic()
         self._buffer.extend(records)
         self._buffered_bytes += sum(record.size() for record in records)
-        for record in records:
-            metrics.RECORDS.labels(record.topic).inc()
+        for topic, count in Counter(record.topic for record in records).items():
+            metrics.RECORDS.labels(topic).inc(count)
 
     def _submit(self) -> None:
         size = self._settings.batch_records

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -23,11 +24,20 @@ log = logging.getLogger(__name__)
 
 def begin(service: str, settings: ServiceSettings, tracer: Callable[[str, str], Tracer] | None = None) -> None:
     """Logs, build info, and the effective settings in the log. `tracer` is called where spans are to be exported."""
+    _spare_the_collector()
     logs.configure(service, settings.telemetry.log_level)
     metrics.BUILD_INFO.labels(__version__, service).set(1)
     if settings.telemetry.otlp_endpoint and tracer is not None:
         tracing.install(tracer(service, settings.telemetry.otlp_endpoint))
     log.info("starting", extra={"version": __version__, "settings": settings.model_dump(mode="json")})
+
+
+def _spare_the_collector() -> None:
+    """A stage makes some thousands of objects that live as long as their batch, and hardly a cycle. Python's defaults
+    (every 700 of them, and everything imported every now and then) take a quarter of index's time: 376 us of CPU a
+    document against 292, with 30,000 documents of a nearly free encoder. Cycles are still found, a little later."""
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 20)
 
 
 def patiently(call: Callable[[], Any], what: str, stop: threading.Event, every_seconds: float = 1.0) -> Any:

@@ -157,11 +157,12 @@ class EncodeStage:
         missing: list[str] = []
         for text, cached in zip(texts, self._cache.get_many(keys), strict=True):
             vector = _from_cache(cached, space.dimension)
-            metrics.CACHE_REQUESTS.labels("embedding", "miss" if vector is None else "hit").inc()
             if vector is None:
                 missing.append(text)
             else:
                 _fill(slots[text], vector)
+        metrics.CACHE_REQUESTS.labels("embedding", "miss").inc(len(missing))
+        metrics.CACHE_REQUESTS.labels("embedding", "hit").inc(len(texts) - len(missing))
         fresh, failure = self._embed_texts(space, missing)
         self._cache.set_many(
             {

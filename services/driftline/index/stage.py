@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -248,8 +248,7 @@ class IndexStage:
             for record, verdict in zip(batch, verdicts, strict=True)
             if not record.backfill_generation and not isinstance(verdict, _AskedAgain)
         ]
-        for receipt in receipts:
-            _measure(receipt)
+        _measure(receipts)
         by_partition: dict[int, list[Receipt]] = {}
         for receipt in receipts:
             by_partition.setdefault(receipt.position.partition, []).append(receipt)
@@ -319,15 +318,18 @@ def _receipt(record: VectorRecord, verdict: Verdict | InvalidRecord, written_at:
     return replace(receipt, outcome=verdict.outcome, superseded_by=verdict.superseded_by)
 
 
-def _measure(receipt: Receipt) -> None:
-    metrics.OUTCOMES.labels(receipt.outcome.name.lower()).inc()
-    if receipt.outcome is not Outcome.SEARCHABLE:
-        return
-    times = (
-        receipt.accepted_at_us, receipt.read_at_us, receipt.encoded_at_us, receipt.written_at_us,
-        receipt.searchable_at_us,
-    )  # fmt: skip
-    # Machines' clocks may differ: a part that comes out negative is counted as zero, not left out.
-    metrics.FRESHNESS.labels(receipt.collection).observe(max(0, times[-1] - times[0]) / 1e6)
-    for part, begun, ended in zip(("queued", "encoded", "indexed", "visible"), times, times[1:], strict=False):
-        metrics.STAGE_FRESHNESS.labels(part).observe(max(0, ended - begun) / 1e6)
+def _measure(receipts: Sequence[Receipt]) -> None:
+    for outcome, count in Counter(receipt.outcome for receipt in receipts).items():
+        metrics.OUTCOMES.labels(outcome.name.lower()).inc(count)
+    parts = [metrics.STAGE_FRESHNESS.labels(part) for part in ("queued", "encoded", "indexed", "visible")]
+    for receipt in receipts:
+        if receipt.outcome is not Outcome.SEARCHABLE:
+            continue
+        times = (
+            receipt.accepted_at_us, receipt.read_at_us, receipt.encoded_at_us, receipt.written_at_us,
+            receipt.searchable_at_us,
+        )  # fmt: skip
+        # Machines' clocks may differ: a part that comes out negative is counted as zero, not left out.
+        metrics.FRESHNESS.labels(receipt.collection).observe(max(0, times[-1] - times[0]) / 1e6)
+        for part, begun, ended in zip(parts, times, times[1:], strict=False):
+            part.observe(max(0, ended - begun) / 1e6)

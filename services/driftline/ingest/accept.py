@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,8 +75,8 @@ class Acceptor:
         finally:
             with self._lock:
                 self._pending -= len(events)
-        for event in events:
-            metrics.EVENTS.labels(event.operation.name.lower(), event.source.partition(":")[0]).inc()
+        for (operation, source), count in Counter((event.operation, event.source) for event in events).items():
+            metrics.EVENTS.labels(operation.name.lower(), source.partition(":")[0]).inc(count)
         return [
             Accepted(Position(partition, offset), event.version or base + offset)
             for event, (partition, offset) in zip(events, placed, strict=True)
