@@ -39,8 +39,8 @@ from driftline.wire.v1 import search_pb2, search_pb2_grpc
 from tests.client import User, until
 from tests.quality.test_parity import ENCODER, reference_vectors
 
-ROUNDS = int(os.environ.get("DRIFTLINE_BENCH_ROUNDS", "4"))
-TEXTS = int(os.environ.get("DRIFTLINE_BENCH_TEXTS", "3000"))
+ROUNDS = int(os.environ.get("DRIFTLINE_BENCH_ROUNDS", "2"))
+TEXTS = int(os.environ.get("DRIFTLINE_BENCH_TEXTS", "5000"))
 KAFKA = os.environ.get("DRIFTLINE_BENCH_KAFKA", "apache")
 FREE_DOCUMENTS = int(os.environ.get("DRIFTLINE_BENCH_FREE", "30000"))
 ROOT = Path(__file__).resolve().parents[2]
