@@ -165,6 +165,19 @@ def test_a_paused_upgrade_stays_where_it_is(world: World) -> None:
     world.run_until("complete")
 
 
+def test_a_complete_upgrade_is_told_as_whole_while_changes_are_between_their_two_writes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(world)
+    count = world.store.count
+    old = world.now.target(world.now.complete, 48).store
+    monkeypatch.setattr(world.store, "count", lambda target: count(target) + 2 * (target.store == old))
+    world.run_until("complete")
+    told = describe(world.state)
+    assert (told["fraction"], told["eta_seconds"]) == (1.0, None)
+    assert world.state.curve[-1].fraction == 1.0
+
+
 def test_a_document_that_the_new_encoder_refuses_keeps_the_upgrade_open_and_is_still_found() -> None:
     world = World(retry_seconds=0.01)
     try:

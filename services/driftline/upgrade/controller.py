@@ -375,6 +375,9 @@ class Controller:
             return
         if through:
             del self._live[state.id]
+            # Everything is there: what else was counted are changes between their writes to the two generations.
+            everything = state.progress.model_copy(update={"done": state.progress.total})
+            state = state.model_copy(update={"progress": everything})
             # Whether the new generation alone is good enough is known from its own figures, which are of this moment.
             self._advance(state, self._judged(state.into("complete", now)))
         elif now - live.judged_us > self._settings.quality_every_seconds * 1e6:
