@@ -34,7 +34,7 @@ def begin(service: str, settings: ServiceSettings, tracer: Callable[[str, str], 
 
 def _spare_the_collector() -> None:
     """A stage makes some thousands of objects that live as long as their batch, and hardly a cycle. Python's defaults
-    (every 700 of them, and everything imported every now and then) take a quarter of index's time: 376 us of CPU a
+    (every 700 of them, and everything imported every now and then) take a fifth of index's time: 376 us of CPU a
     document against 292, with 30,000 documents of a nearly free encoder. Cycles are still found, a little later."""
     gc.freeze()
     gc.set_threshold(20_000, 50, 20)
