@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 
 from driftline.adapters.memory import MemoryEmbedder, MemoryLogReader
 from driftline.core.collections import Collection
@@ -19,6 +20,7 @@ from driftline.upgrade.controller import Controller
 from driftline.upgrade.monitor import recent_documents
 from driftline.upgrade.settings import UpgradeSection
 from driftline.upgrade.state import UpgradeState
+from driftline.upgrade.watcher import Beside, Seen, Watcher, in_a_thread
 from tests.build import BASE, a_change, a_collection, a_follower, publish_change
 from tests.unit.test_pipeline import Pipeline
 
@@ -55,6 +57,12 @@ class Encoders:
     def ping(self) -> None: ...
 
 
+def at_once(work: Callable[[], Seen]) -> Future[Seen]:
+    future = in_a_thread(work)
+    wait([future])
+    return future
+
+
 class World(Pipeline):
     """The pipeline with a control topic, two encoders and the controller of upgrades."""
 
@@ -80,11 +88,15 @@ class World(Pipeline):
             publish_change(self.log, a_change(title, title=title))
         self.drain()
 
-    def a_controller(self) -> Controller:
+    def a_controller(self, beside: Beside = at_once) -> Controller:
         writer = ControlWriter(self.publisher, self.follower)
+        watcher = Watcher(
+            self.view, self.store, self.encoders, self.settings,
+            lambda uid: recent_documents(MemoryLogReader(self.log), uid), beside,
+        )  # fmt: skip
         return Controller(
             self.view, writer, self.encoders, self.store, self.publisher, "test_", self.settings, lambda: self.leads,
-            recent=lambda uid: recent_documents(MemoryLogReader(self.log), uid),
+            watcher,
         )  # fmt: skip
 
     def backfill(self) -> None:

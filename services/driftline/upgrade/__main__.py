@@ -22,6 +22,7 @@ from driftline.upgrade.leader import Leader
 from driftline.upgrade.monitor import recent_documents
 from driftline.upgrade.server import create_app
 from driftline.upgrade.settings import UpgradeSettings
+from driftline.upgrade.watcher import Watcher
 from driftline.web.auth import Keys
 from driftline.web.serve import serve_http, watch
 
@@ -45,10 +46,10 @@ def main() -> int:
     subscriber.subscribe(leader)
     leader.start()
     searched, written = KafkaLogReader(settings.kafka), KafkaLogReader(settings.kafka)
+    watcher = Watcher(view, store, embedder, settings.upgrade, lambda uid: recent_documents(written, uid))
     controller = Controller(
         view, ControlWriter(publisher, follower), embedder, store, publisher, settings.milvus.prefix,
-        settings.upgrade, leader.leading, lambda uid: most_wanted(searched, uid),
-        lambda uid: recent_documents(written, uid),
+        settings.upgrade, leader.leading, watcher, lambda uid: most_wanted(searched, uid),
     )  # fmt: skip
     watch(health, {"triton": embedder.ping, "milvus": store.ping})
     stop = threading.Event()

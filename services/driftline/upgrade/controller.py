@@ -12,6 +12,7 @@ import random
 import secrets
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,15 +29,11 @@ from driftline.core.control import (
 )
 from driftline.core.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from driftline.core.ports import Embedder, Publisher, VectorStore
-from driftline.core.records import Carry, Clock, Leg, Space, StoreTarget, now_us
-from driftline.drift.monitor import overlap
+from driftline.core.records import Clock, Space, now_us
 from driftline.drift.stored import identity_of
-from driftline.retrieval.generations import GenerationSearch
 from driftline.upgrade.admission import admitted
 from driftline.upgrade.backfill import Backfill
 from driftline.upgrade.models import Models
-from driftline.upgrade.monitor import Drift, look
-from driftline.upgrade.quality import Judge
 from driftline.upgrade.sample import TooFew, build, draw, fit_compensation
 from driftline.upgrade.settings import UpgradeSection
 from driftline.upgrade.state import (
@@ -48,27 +45,31 @@ from driftline.upgrade.state import (
     wanted,
 )
 from driftline.upgrade.telling import measure
+from driftline.upgrade.watcher import Seen, Watcher
 
 log = logging.getLogger(__name__)
 # Of a state's record; brokers take 1 MB by default.
 _STATE_BYTES = 600_000
 # Of one upgrade: a stream that drifts faster than this is served better by the backfill alone.
 _REFITS = 5
+# Also while paused: searches go on, and whether they must fall back with them.
+_WATCHED: tuple[Phase, ...] = ("backfilling", "complete")
 
 
 @dataclass(slots=True)
 class _Live:
     """What the loop keeps in memory of a running upgrade; all of it can be lost."""
 
+    looked_us: int
     backfill: Backfill | None = None
-    judged_us: int = 0
+    look: Future[Seen] | None = None
     checked_us: int = 0
 
 
 class Controller:
     """Commands come from any thread; `tick` from one. Only the leader does either.
 
-    `demand` gives the keys of the most wanted documents of a collection, by its uid, `recent` those written last.
+    `demand` gives the keys of the most wanted documents of a collection, by its uid.
     """
 
     def __init__(
@@ -81,8 +82,8 @@ class Controller:
         store_prefix: str,
         settings: UpgradeSection,
         leading: Callable[[], bool],
+        watcher: Watcher,
         demand: Callable[[str], list[str]] = lambda _: [],
-        recent: Callable[[str], list[str]] = lambda _: [],
         clock: Clock = now_us,
     ) -> None:
         self._view = view
@@ -93,11 +94,9 @@ class Controller:
         self._prefix = store_prefix
         self._settings = settings
         self._leading = leading
+        self._watcher = watcher
         self._demand = demand
-        self._recent = recent
         self._clock = clock
-        self._search = GenerationSearch(view, store)
-        self._judge = Judge(self._search, embedder)
         self._models = Models(view, embedder, clock)
         self._lock = threading.RLock()
         self._live: dict[str, _Live] = {}
@@ -264,12 +263,15 @@ class Controller:
                 with self._lock:
                     self._bring_in_line(self.state(state.collection))
                 if state.ended:
+                    self._live.pop(state.id, None)
                     self._retire_model(state, states)
                     continue
                 if self._is_swapped(state):
                     continue
                 if not state.paused:
                     self._step(state)
+                elif state.phase in _WATCHED:
+                    self._watch(state)
             except NotFound:
                 continue
             except Unavailable as error:
@@ -313,14 +315,6 @@ class Controller:
         self._store.ensure(collection.target(new_generation(state), dimension))
         self._advance(state, state.into("sampling", self._clock()))
 
-    def _targets(self, state: UpgradeState) -> tuple[StoreTarget, StoreTarget]:
-        collection = self._view.collection(state.collection)
-        old, new = collection.generation(state.old), collection.generation(state.new)
-        return (
-            collection.target(old, self._view.space(old.space).dimension),
-            collection.target(new, self._view.space(new.space).dimension),
-        )
-
     def _spaces(self, state: UpgradeState) -> tuple[Space, Space]:
         collection = self._view.collection(state.collection)
         return self._view.space(collection.generation(state.old).space), self._view.space(state.new_space)
@@ -328,7 +322,7 @@ class Controller:
     def _sample(self, state: UpgradeState) -> None:
         """Embed a sample by both models, fit, and choose by held-out retrieval."""
         rng = random.Random(state.id)  # noqa: S311 - the same sample again after a crash
-        target, _ = self._targets(state)
+        target, _ = self._watcher.targets(state)
         old, new = self._spaces(state)
         given = state.shadow if state.judged else ()
         try:
@@ -355,12 +349,12 @@ class Controller:
         self._advance(state, state.into("serving", self._clock()))
 
     def _open(self, state: UpgradeState) -> None:
-        self._advance(state, self._judged(state).into("backfilling", self._clock()))
+        self._advance(state, self._watcher.estimate(state).applied(state).into("backfilling", self._clock()))
 
     def _backfill(self, state: UpgradeState) -> None:
-        live = self._live.setdefault(state.id, _Live())
+        live = self._live_of(state)
         if live.backfill is None:
-            old, new = self._targets(state)
+            old, new = self._watcher.targets(state)
             live.backfill = Backfill(
                 self._store, self._publisher, self._view.collection(state.collection), old, new, state.new,
                 self._settings.window, state.per_second, self._settings.retry_seconds,
@@ -379,12 +373,10 @@ class Controller:
             everything = state.progress.model_copy(update={"done": state.progress.total})
             state = state.model_copy(update={"progress": everything})
             # Whether the new generation alone is good enough is known from its own figures, which are of this moment.
-            self._advance(state, self._judged(state.into("complete", now)))
-        elif now - live.judged_us > self._settings.quality_every_seconds * 1e6:
-            live.judged_us = now
-            state = self._advance(state, self._judged(state).model_copy(update={"drift": self._drift(state)}))
-            if state.phase == "backfilling" and state.drift and state.drift.drifted and state.refits < _REFITS:
-                self._fit_again(state)
+            complete = state.into("complete", now)
+            self._advance(state, self._watcher.estimate(complete).applied(complete))
+        else:
+            self._watch(state)
 
     def _fit_again(self, state: UpgradeState) -> None:
         """The map does not fit what flows now: draw a sample of today. The old generation answers meanwhile."""
@@ -394,31 +386,25 @@ class Controller:
         if self._advance(state, fresh).compensation == "":
             self._forget(state.compensation)
 
-    def _drift(self, state: UpgradeState) -> Drift | None:
-        """What was written lately against the fit sample; None without a map that is served."""
-        carry = {"map": Carry.MAPPED, "ensemble": Carry.ENSEMBLE}.get(state.decision)
-        if carry is None:
-            return None
-        old, new = self._targets(state)
-        compensation = self._search.compensation(state.compensation, old.space, new.space)
-        found = look(self._store, old, new, compensation, self._recent(state.collection_uid))
-        if found is None:
-            return None
-        collection = self._view.collection(state.collection)
-        queries = state.shadow[: self._settings.shadow_queries]
-        carried = self._judge.hits(collection, (Leg(state.old, carry, state.compensation),), queries)
-        own = self._judge.hits(collection, (Leg(state.old),), queries)
-        return found.model_copy(update={"overlap": round(overlap(carried, own), 4)})
-
-    def _judged(self, state: UpgradeState) -> UpgradeState:
-        """The state with a fresh estimate, and with the fallback that it calls for."""
-        collection = self._view.collection(state.collection)
-        return self._judge.judged(state, collection, self._settings.shadow_queries, self._clock())
+    def _live_of(self, state: UpgradeState) -> _Live:
+        return self._live.setdefault(state.id, _Live(looked_us=self._clock()))
 
     def _watch(self, state: UpgradeState) -> None:
-        """Complete, and not yet finished: the older generation is kept for a way back."""
-        live = self._live.setdefault(state.id, _Live(judged_us=self._clock()))
-        now = self._clock()
-        if now - live.judged_us > self._settings.quality_every_seconds * 1e6:
-            live.judged_us = now
-            self._advance(state, self._judged(state))
+        """Take what was seen by now, if anything, and look again when it is time.
+
+        A complete upgrade is watched until it is finished: the older generation is kept for a way back.
+        """
+        live = self._live_of(state)
+        if live.look is None:
+            if self._clock() - live.looked_us > self._settings.quality_every_seconds * 1e6:
+                live.look = self._watcher.look(state)
+            return
+        if not live.look.done():
+            return
+        # Counted from the end of a look: one that takes long does not become the only thing that is done.
+        ended, live.look, live.looked_us = live.look, None, self._clock()
+        seen = ended.result()
+        state = self._advance(state, seen.applied(state))
+        drifted = seen.drift is not None and seen.drift.drifted
+        if state.phase == "backfilling" and drifted and not state.paused and state.refits < _REFITS:
+            self._fit_again(state)

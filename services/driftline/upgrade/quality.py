@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from driftline.core.collections import Collection
@@ -15,7 +14,6 @@ from driftline.retrieval.generations import GenerationSearch, Wanted
 from driftline.upgrade.sample import LEAST_QUERIES, encode
 from driftline.upgrade.state import Estimate, ShadowQuery, UpgradeState, planned_route
 
-log = logging.getLogger(__name__)
 _DEPTH = 10
 
 
@@ -52,11 +50,13 @@ class Judge:
         found = self._search.search(collection, legs, lambda space: self._encode(space, query.text), wanted)
         return [hit.id for hit in found.hits]
 
-    def judged(self, state: UpgradeState, collection: Collection, shadow_queries: int, at_us: int) -> UpgradeState:
-        """The state with a fresh estimate, and with the fallback that it calls for. Raises Unavailable."""
+    def estimate(
+        self, state: UpgradeState, collection: Collection, shadow_queries: int, at_us: int
+    ) -> Estimate | None:  # fmt: skip
+        """Of what the state would serve, against the status quo; None of too few queries. Raises Unavailable."""
         queries = state.shadow if state.judged else state.shadow[:shadow_queries]
         if len(queries) < LEAST_QUERIES:
-            return state
+            return None
         old, new = (Leg(state.old),), (Leg(state.new),)
         today = self.ndcg(collection, old, queries)
         legs = planned_route(state)
@@ -64,7 +64,7 @@ class Judge:
         alone = served if legs == new else None
         difference = paired(served, today)
         progress = state.progress
-        estimate = Estimate(
+        return Estimate(
             at_us=at_us,
             fraction=round(min(1.0, progress.done / progress.total), 4) if progress.total else 0.0,
             queries=len(queries),
@@ -73,12 +73,3 @@ class Judge:
             new_only=None if alone is None else round(sum(alone) / len(alone), 4),
             difference=(round(difference.mean, 4), round(difference.low, 4), round(difference.high, 4)),
         )
-        floor = -state.margin * estimate.status_quo
-        fallback = state.fallback
-        if difference.high < floor:
-            fallback = f"at {difference} of the status quo on {len(queries)} shadow queries, wholly below {floor:.4f}"
-            if not state.fallback:
-                log.warning("falling back to the status quo", extra={"collection": state.collection, "why": fallback})
-        elif difference.mean >= floor:
-            fallback = ""
-        return state.with_estimate(estimate).model_copy(update={"fallback": fallback})

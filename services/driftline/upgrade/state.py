@@ -101,11 +101,23 @@ class UpgradeState(_Model):
         )  # fmt: skip
 
     def with_estimate(self, estimate: Estimate) -> UpgradeState:
-        """Keeps the first and the last points, and thins out between them."""
+        """Keeps the first and the last points, and thins out between them; with the fallback that it calls for.
+
+        That begins where the whole interval is under the floor, and ends where the mean is not: between the two
+        nothing changes, so noise does not switch it on and off.
+        """
         curve = (*self.curve, estimate)
         if len(curve) > _CURVE_POINTS:
             curve = (*curve[:-20:2], *curve[-20:])
-        return self.model_copy(update={"curve": curve})
+        mean, low, high = estimate.difference
+        floor = -self.margin * estimate.status_quo
+        fallback = "" if mean >= floor else self.fallback
+        if high < floor:
+            fallback = (
+                f"at {mean:+.4f} [{low:+.4f}, {high:+.4f}] of the status quo on {estimate.queries} shadow queries, "
+                f"wholly below {floor:.4f}"
+            )
+        return self.model_copy(update={"curve": curve, "fallback": fallback})
 
     def record(self) -> UpgradeRecord:
         return UpgradeRecord(self.collection, self.collection_uid, self.model_dump_json())

@@ -1,0 +1,130 @@
+"""What a running upgrade is worth, looked at beside the control loop: its quality, and the drift of what is written.
+
+A look asks hundreds of searches of stores that are busy with the backfill and takes seconds; the loop that drives the
+backfill must not wait for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from driftline.core.control import ControlView
+from driftline.core.ports import Embedder, VectorStore
+from driftline.core.records import Carry, Clock, Leg, StoreTarget, now_us
+from driftline.drift.monitor import overlap
+from driftline.retrieval.generations import GenerationSearch
+from driftline.upgrade.monitor import Drift, look
+from driftline.upgrade.quality import Judge
+from driftline.upgrade.settings import UpgradeSection
+from driftline.upgrade.state import Estimate, UpgradeState
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """None where there is nothing to be told: too few queries for an estimate, or no map that could drift."""
+
+    estimate: Estimate | None
+    drift: Drift | None = None
+
+    def applied(self, state: UpgradeState) -> UpgradeState:
+        """The state that knows of it, with the fallback that it calls for."""
+        if self.drift is not None:
+            state = state.model_copy(update={"drift": self.drift})
+        if self.estimate is None:
+            return state
+        judged = state.with_estimate(self.estimate)
+        if judged.fallback and not state.fallback:
+            why = {"collection": state.collection, "why": judged.fallback}
+            log.warning("falling back to the status quo", extra=why)
+        return judged
+
+
+Beside = Callable[[Callable[[], Seen]], "Future[Seen]"]
+
+
+def in_a_thread(work: Callable[[], Seen]) -> Future[Seen]:
+    """Of its own and a daemon: a service that is told to stop does not wait for the end of a look."""
+    future: Future[Seen] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except Exception as error:  # noqa: BLE001 - raised where the answer is taken
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="look", daemon=True).start()
+    return future
+
+
+class Watcher:
+    """`recent` gives the keys of the documents of a collection, by its uid, that were written last."""
+
+    def __init__(
+        self,
+        view: ControlView,
+        store: VectorStore,
+        embedder: Embedder,
+        settings: UpgradeSection,
+        recent: Callable[[str], list[str]],
+        beside: Beside = in_a_thread,
+        clock: Clock = now_us,
+    ) -> None:
+        self._view = view
+        self._store = store
+        self._settings = settings
+        self._recent = recent
+        self._clock = clock
+        self._beside = beside
+        self._search = GenerationSearch(view, store)
+        self._judge = Judge(self._search, embedder)
+        # One look at a time: the judge's vectors and the reader behind `recent` are of one thread.
+        self._one = threading.Lock()
+
+    def estimate(self, state: UpgradeState) -> Seen:
+        """The quality of what the state would serve. Raises Unavailable and NotFound."""
+        with self._one:
+            return Seen(self._estimate(state))
+
+    def look(self, state: UpgradeState) -> Future[Seen]:
+        """Begin to look at quality and drift; the answer raises Unavailable and NotFound."""
+
+        def work() -> Seen:
+            with self._one:
+                return Seen(self._estimate(state), self._drift(state) if state.phase == "backfilling" else None)
+
+        return self._beside(work)
+
+    def targets(self, state: UpgradeState) -> tuple[StoreTarget, StoreTarget]:
+        """The stores of the older and of the new generation."""
+        collection = self._view.collection(state.collection)
+        old, new = collection.generation(state.old), collection.generation(state.new)
+        return (
+            collection.target(old, self._view.space(old.space).dimension),
+            collection.target(new, self._view.space(new.space).dimension),
+        )
+
+    def _estimate(self, state: UpgradeState) -> Estimate | None:
+        collection = self._view.collection(state.collection)
+        return self._judge.estimate(state, collection, self._settings.shadow_queries, self._clock())
+
+    def _drift(self, state: UpgradeState) -> Drift | None:
+        """What was written lately against the fit sample; None without a map that is served."""
+        carry = {"map": Carry.MAPPED, "ensemble": Carry.ENSEMBLE}.get(state.decision)
+        if carry is None:
+            return None
+        old, new = self.targets(state)
+        compensation = self._search.compensation(state.compensation, old.space, new.space)
+        found = look(self._store, old, new, compensation, self._recent(state.collection_uid))
+        if found is None:
+            return None
+        collection = self._view.collection(state.collection)
+        queries = state.shadow[: self._settings.shadow_queries]
+        carried = self._judge.hits(collection, (Leg(state.old, carry, state.compensation),), queries)
+        own = self._judge.hits(collection, (Leg(state.old),), queries)
+        return found.model_copy(update={"overlap": round(overlap(carried, own), 4)})
