@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import orjson
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import Response
-from starlette.concurrency import run_in_threadpool
 
 from driftline.core.errors import DriftlineError, InvalidRequest
 from driftline.core.health import Health
@@ -38,14 +37,20 @@ def _schema(model: Any) -> dict[str, Any]:
 def create_app(settings: QuerySettings, keys: Keys, health: Health, searcher: Searcher) -> FastAPI:
     app = web.create("Driftline query", _DESCRIPTION, health)
     limit = settings.http.max_body_bytes
-    pool = ThreadPoolExecutor(8, thread_name_prefix="batch")
+    # Two pools: a batch waits for its searches, and must not take the threads that they need.
+    pool = ThreadPoolExecutor(40, thread_name_prefix="search")
+    batches = ThreadPoolExecutor(8, thread_name_prefix="batch")
 
-    @app.post("/v1/collections/{collection}/search", tags=["search"],
-              dependencies=[web.require(keys, "search")], openapi_extra=_schema(SearchBody))  # fmt: skip
     async def search(request: Request, collection: str) -> Response:
         """The nearest documents, best first."""
         body = requests.parse(await web.read_json(request, limit))
-        return web.json_response(await run_in_threadpool(searcher.search, collection, body))
+        return web.json_response(await web.in_thread(pool, searcher.search, collection, body))
+
+    app.router.add_api_route(
+        "/v1/collections/{collection}/search", search, methods=["POST"], tags=["search"],
+        dependencies=[web.require(keys, "search")], openapi_extra=_schema(SearchBody),
+        route_class_override=web.PlainRoute,
+    )  # fmt: skip
 
     @app.post("/v1/collections/{collection}/search/batch", tags=["search"],
               dependencies=[web.require(keys, "search")], openapi_extra=_schema(BatchBody))  # fmt: skip
@@ -63,7 +68,7 @@ def create_app(settings: QuerySettings, keys: Keys, health: Health, searcher: Se
             except DriftlineError as error:
                 return {"problem": problem_of(error)}
 
-        answers = await run_in_threadpool(lambda: list(pool.map(one, bodies)))
+        answers = await web.in_thread(pool, lambda: list(batches.map(one, bodies)))
         return web.json_response({"results": answers})
 
     @app.get("/v1/collections/{collection}/documents/{document_id:path}", tags=["documents"],

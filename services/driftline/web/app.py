@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import logging
-from typing import Any
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
+from typing import Any, TypeVar
 
 import orjson
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,6 +28,7 @@ from driftline.web.auth import Denied, Keys, Role
 from driftline.web.problems import headers_of, problem, problem_of
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -31,6 +37,30 @@ def json_response(content: Any, status: int = 200, headers: dict[str, str] | Non
 
 def problem_response(body: dict[str, Any]) -> Response:
     return Response(orjson.dumps(body), body["status"], headers_of(body))
+
+
+class PlainRoute(APIRoute):
+    """A route whose endpoint takes the request and the parameters of its path, as text, and gives a Response.
+
+    FastAPI documents it; but what it does to solve an endpoint's parameters takes 0.4 ms, of 3 that a search has.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        checks: list[Any] = [depends.dependency for depends in self.dependencies]
+
+        async def handle(request: Request) -> Response:
+            for check in checks:
+                await check(request)
+            response: Response = await self.endpoint(request, **request.path_params)
+            return response
+
+        return handle
+
+
+async def in_thread(pool: Executor, work: Callable[..., T], *given: Any) -> T:
+    """The work's answer, from a thread of the pool, within the same trace. Starlette's own way takes 0.1 ms more."""
+    run = contextvars.copy_context().run
+    return await asyncio.get_running_loop().run_in_executor(pool, run, work, *given)
 
 
 def require(keys: Keys, role: Role) -> Any:
