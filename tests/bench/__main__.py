@@ -219,9 +219,10 @@ def run(bench: Bench) -> tuple[list[tuple[str, str, str, str]], dict[str, float]
     """The rows of the page, and the microseconds of CPU that a document costs each part with a nearly free encoder."""
     texts = corpus()
     # Warm: the first minute of a fresh Kafka and Milvus cost a first round 8 s of 60.
-    bench.bare(texts[:200], 16)
+    most = bench.embedder.describe(ENCODER).max_batch
+    bench.bare(texts[:200], most)
     bench.pipeline([f"{text} warm" for text in texts[:600]], ENCODER)
-    best = max((16, 32), key=lambda size: bench.bare(texts[:600], size))
+    best = max((most // 2, most), key=lambda size: bench.bare(texts[:600], size))
     bare, through = [], []
     for number in range(ROUNDS):
         bare.append(bench.bare(texts, best))

@@ -73,7 +73,7 @@ class Encoders:
         name = hashlib.sha256("\0".join([space.fingerprint, *prefixed]).encode()).hexdigest()[:32]
         kept = CACHE / f"{name}.npy"
         if not kept.exists():
-            plans = plan_requests(prefixed, 16)
+            plans = plan_requests(prefixed, space.max_batch)
             answers = self._embedder.embed(encoder, space.fingerprint, [[prefixed[i] for i in p] for p in plans])
             found = np.zeros((len(texts), space.dimension), dtype=np.float32)
             for plan, answer in zip(plans, answers, strict=True):

@@ -28,7 +28,7 @@ from driftline.core import codec
 from driftline.core.control import ControlFollower, ControlView, collection_record, space_record
 from driftline.core.health import Health
 from driftline.core.provision import ensure_topics, register_changes
-from driftline.core.records import Matrix, Outgoing, record_key
+from driftline.core.records import Matrix, Outgoing, Priority, record_key
 from driftline.core.runner import Runner
 from driftline.core.settings import KafkaSettings, RunnerSettings
 from driftline.core.topics import CHANGES, VECTORS
@@ -50,8 +50,10 @@ _MARK = "\n## Scale\n"
 class FixedLatency(MemoryEmbedder):
     """Every request takes the same time, whatever else runs."""
 
-    def embed(self, encoder: str, space: str, requests: Sequence[Sequence[str]]) -> list[Matrix | Exception]:
-        found = super().embed(encoder, space, requests)
+    def embed(
+        self, encoder: str, space: str, requests: Sequence[Sequence[str]], priority: Priority = Priority.CHANGE
+    ) -> list[Matrix | Exception]:  # fmt: skip
+        found = super().embed(encoder, space, requests, priority)
         for _ in requests:
             threading.Event().wait(LATENCY)
         return found

@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from driftline.adapters.redis import RedisCache
 from driftline.adapters.triton import TritonEmbedder
 from driftline.core.errors import NotLoaded, SpaceMismatch, Unavailable
 from driftline.core.ports import Cache, Embedder
+from driftline.core.records import Priority
 from driftline.core.settings import RedisSettings, TritonSettings
 from driftline.retrieval.embeddings import describe
 
@@ -32,6 +34,35 @@ def test_equal_texts_have_equal_unit_vectors_wherever_they_are(embedder: Embedde
     assert together.shape == (40, space.dimension)
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(together[37], np.asarray(alone[0])[0], atol=1e-6)
+
+
+def test_any_priority_is_answered_alike(embedder: Embedder) -> None:
+    space = embedder.describe("hashing")
+    answers = [np.asarray(embedder.embed("hashing", space.fingerprint, [["a text"]], p)[0]) for p in Priority]
+    np.testing.assert_array_equal(answers[0], answers[1])
+    np.testing.assert_array_equal(answers[0], answers[2])
+
+
+def test_a_search_overtakes_the_texts_of_a_backfill(triton_settings: TritonSettings) -> None:
+    background, searching = TritonEmbedder(triton_settings), TritonEmbedder(triton_settings)
+    space = background.describe("minilm-l6-int8")
+    done: list[int] = []
+
+    def backfill(number: int) -> None:
+        texts = [f"{number} {i} " + "some words of a long text " * 40 for i in range(space.max_batch)]
+        background.embed("minilm-l6-int8", space.fingerprint, [texts], Priority.BACKGROUND)
+        done.append(number)
+
+    with ThreadPoolExecutor(20) as pool:
+        asked = [pool.submit(backfill, number) for number in range(20)]
+        while not done:
+            time.sleep(0.01)
+        searching.embed("minilm-l6-int8", space.fingerprint, [["a search"]], Priority.SEARCH)
+        overtaken = len(asked) - len(done)
+        for future in asked:
+            future.result()
+    # Without priorities it comes last. Two instances are at work, and each may end one more meanwhile.
+    assert overtaken >= 12
 
 
 def test_another_space_and_an_unknown_encoder_are_refused(embedder: Embedder) -> None:

@@ -22,7 +22,7 @@ from driftline.core import codec
 from driftline.core.collections import Collection
 from driftline.core.errors import Fenced, InvalidRecord, SpaceMismatch, Unavailable
 from driftline.core.health import Health
-from driftline.core.records import Incoming, Outcome, Receipt, VectorQuery, document_key
+from driftline.core.records import Incoming, Outcome, Priority, Receipt, VectorQuery, document_key
 from driftline.core.runner import Refused, Runner
 from driftline.core.settings import RunnerSettings
 from driftline.core.topics import CHANGES, DOCUMENTS, RECEIPTS, VECTORS
@@ -143,8 +143,8 @@ def test_what_got_through_before_an_outage_is_not_embedded_again() -> None:
     plain = p.embedder.embed
     failing = [True]
 
-    def half(encoder: str, space: str, requests: Any) -> Any:
-        answers = plain(encoder, space, requests)
+    def half(encoder: str, space: str, requests: Any, priority: Priority) -> Any:
+        answers = plain(encoder, space, requests, priority)
         if failing.pop() if failing else False:
             answers[-1] = Unavailable("triton", "gone", 0.01)
         return answers

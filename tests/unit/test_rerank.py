@@ -7,7 +7,7 @@ import pytest
 from driftline.adapters.memory import MemoryLogReader
 from driftline.core.errors import InvalidRequest
 from driftline.core.receipts import ReceiptTail
-from driftline.core.records import document_key
+from driftline.core.records import Priority, document_key
 from driftline.query.cascade import WriteThrough
 from driftline.query.request import parse
 from driftline.query.search import Searcher
@@ -56,7 +56,9 @@ def embedded(world: World, searcher: Searcher) -> set[str]:
 
 def test_old_hits_are_ranked_by_the_new_model_and_carried_over(world: World, searcher: Searcher) -> None:
     held = set(world.versions(2))
+    world.new.priorities.clear()
     found, reranked = search(searcher, rerank=15)
+    assert world.new.priorities == {Priority.SEARCH}
     done = embedded(world, searcher)
     assert len(done) == reranked == 15
     query = world.new._one(TEXT)

@@ -104,6 +104,9 @@ def test_a_folder_with_an_onnx_file_becomes_an_entry(tmp_path: Path) -> None:
         models.add(tmp_path / "repository", "mine", str(source), {})
     added = models.add(tmp_path / "repository", "mine", str(source), {"dimension": 12, "query_prefix": 'say "q": '})
     config = (tmp_path / "repository/mine/config.pbtxt").read_text()
+    assert "max_batch_size: 4\n" in config
+    models.add(tmp_path / "gpu", "mine", str(source), {"dimension": 12}, max_batch=64)
+    assert "max_batch_size: 64\n" in (tmp_path / "gpu/mine/config.pbtxt").read_text()
     assert added["fingerprint"] in config
     assert 'string_value: "say \\"q\\": "' in config
     (found,) = models.describe(tmp_path / "repository")

@@ -13,7 +13,7 @@ from driftline.adapters.memory import MemoryEmbedder, MemoryLogReader
 from driftline.core import codec
 from driftline.core.control import ControlWriter, collection_record
 from driftline.core.errors import Conflict, InvalidRequest, NotFound, Unavailable
-from driftline.core.records import Carry, Leg, Matrix, document_key
+from driftline.core.records import Carry, Leg, Matrix, Priority, document_key
 from driftline.core.topics import BACKFILL, CHANGES, DEAD_LETTERS, QUERIES
 from driftline.encode.stage import decode as decode_change
 from driftline.index.housekeeping import Housekeeper
@@ -36,6 +36,7 @@ def world() -> object:
 
 def test_an_upgrade_carries_every_document_over_and_ends_with_the_new_generation_alone(world: World) -> None:
     start(world)
+    world.new.priorities.clear()
     phases = []
     world.run_until("complete", lambda: phases.append(world.state.phase))
     assert [p for i, p in enumerate(phases) if p not in phases[:i]] == [
@@ -43,6 +44,7 @@ def test_an_upgrade_carries_every_document_over_and_ends_with_the_new_generation
     ]  # fmt: skip
     assert world.versions(2) == world.versions(1)
     assert len(world.versions(2)) == len(TITLES)
+    assert world.new.priorities == {Priority.BACKGROUND}
     assert [g.number for g in world.now.generations] == [1, 2], "the way back stays open"
     if not world.state.fallback:
         assert world.now.routes == (Leg(2),)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 
 from driftline.adapters.memory import MemoryEmbedder, MemoryLogReader
@@ -10,9 +10,11 @@ from driftline.core.collections import Collection
 from driftline.core.control import ControlFollower, ControlWriter, collection_record, log_record, space_record
 from driftline.core.errors import NotLoaded
 from driftline.core.ports import Embedder
-from driftline.core.records import LogIncarnation, Matrix, Space
+from driftline.core.records import LogIncarnation, Matrix, Priority, Space
 from driftline.core.topics import BACKFILL, CHANGES, VECTORS
 from driftline.encode.lane import YieldingStage
+from driftline.encode.settings import EncodeSection
+from driftline.encode.stage import EncodeStage
 from driftline.encode.stage import decode as decode_change
 from driftline.index.stage import decode as decode_vector
 from driftline.retrieval.generations import GenerationSearch, Wanted
@@ -51,8 +53,10 @@ class Encoders:
     def tokenizer_json(self, encoder: str) -> str:
         return self._of(encoder).tokenizer_json(encoder)
 
-    def embed(self, encoder: str, space: str, requests: object) -> list[Matrix | Exception]:
-        return self._of(encoder).embed(encoder, space, requests)  # type: ignore[arg-type]
+    def embed(
+        self, encoder: str, space: str, requests: Sequence[Sequence[str]], priority: Priority = Priority.CHANGE
+    ) -> list[Matrix | Exception]:  # fmt: skip
+        return self._of(encoder).embed(encoder, space, requests, priority)
 
     def ping(self) -> None: ...
 
@@ -100,7 +104,8 @@ class World(Pipeline):
         )  # fmt: skip
 
     def backfill(self) -> None:
-        lane = YieldingStage(self.encode, lambda: False, 0)
+        stage = EncodeStage(self.view, self.encoders, self.cache, EncodeSection(), Priority.BACKGROUND)
+        lane = YieldingStage(stage, lambda: False, 0)
         self._run(BACKFILL.name, "lane", lane, decode_change)
         self._run(VECTORS.name, "index", self.index, decode_vector)
 

@@ -17,6 +17,7 @@ from driftline.core.records import (
     Incoming,
     Matrix,
     Outgoing,
+    Priority,
     Space,
     StoredDocument,
     StoredVersion,
@@ -197,6 +198,7 @@ class MemoryEmbedder:
         self.failing: Unavailable | None = None
         self.loaded = True
         self.requests: list[int] = []
+        self.priorities: set[Priority] = set()
         self.tokenizer = ""
 
     def describe(self, encoder: str) -> Space:
@@ -218,13 +220,16 @@ class MemoryEmbedder:
         self.describe(encoder)
         return self.tokenizer
 
-    def embed(self, encoder: str, space: str, requests: Sequence[Sequence[str]]) -> list[Matrix | Exception]:
+    def embed(
+        self, encoder: str, space: str, requests: Sequence[Sequence[str]], priority: Priority = Priority.CHANGE
+    ) -> list[Matrix | Exception]:  # fmt: skip
         from driftline.core.errors import InvalidRecord
 
         found = self.describe(encoder)
         if found.fingerprint != space:
             raise SpaceMismatch(f"model {encoder!r}", space, found.fingerprint)
         self.requests += [len(texts) for texts in requests]
+        self.priorities.add(priority)
         return [
             InvalidRecord("encode_failed", "refused")
             if any(t in self.refused_texts for t in texts)

@@ -19,7 +19,7 @@ from tritonclient.utils import InferenceServerException
 
 from driftline.core import metrics
 from driftline.core.errors import InvalidRecord, NotLoaded, SpaceMismatch, Unavailable
-from driftline.core.records import Matrix, Space
+from driftline.core.records import Matrix, Priority, Space
 from driftline.core.settings import TritonSettings
 
 _DOWN = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "RESOURCE_EXHAUSTED", "NOT_FOUND")
@@ -101,25 +101,27 @@ class TritonEmbedder:
             self._spaces.pop(encoder, None)
 
     def tokenizer_json(self, encoder: str) -> str:
-        result = self._call(encoder, [""], "tokenizer_json")
+        result = self._call(encoder, [""], Priority.CHANGE, "tokenizer_json")
         return bytes(result.as_numpy("tokenizer_json").reshape(-1)[0]).decode()
 
-    def embed(self, encoder: str, space: str, requests: Sequence[Sequence[str]]) -> list[Matrix | Exception]:
+    def embed(
+        self, encoder: str, space: str, requests: Sequence[Sequence[str]], priority: Priority = Priority.CHANGE
+    ) -> list[Matrix | Exception]:  # fmt: skip
         found = self.describe(encoder)
         if found.fingerprint != space:
             raise SpaceMismatch(f"triton model {encoder!r}", space, found.fingerprint)
         if len(requests) == 1:
-            answers = [self._one(encoder, found, requests[0])]
+            answers = [self._one(encoder, found, requests[0], priority)]
         else:
-            answers = list(self._pool.map(lambda texts: self._one(encoder, found, texts), requests))
+            answers = list(self._pool.map(lambda texts: self._one(encoder, found, texts, priority), requests))
         if any(isinstance(answer, Unavailable) for answer in answers):
             self._forget(encoder)
         return answers
 
-    def _one(self, encoder: str, space: Space, texts: Sequence[str]) -> Matrix | Exception:
+    def _one(self, encoder: str, space: Space, texts: Sequence[str], priority: Priority) -> Matrix | Exception:
         telling = encoder in self._telling
         try:
-            result = self._call(encoder, texts, "embedding", *(["space"] if telling else []))
+            result = self._call(encoder, texts, priority, "embedding", *(["space"] if telling else []))
         except (Unavailable, InvalidRecord) as error:
             return error
         if telling:
@@ -134,7 +136,7 @@ class TritonEmbedder:
         metrics.TRITON_TEXTS.labels(encoder).inc(len(texts))
         return values
 
-    def _call(self, encoder: str, texts: Sequence[str], *outputs: str) -> Any:
+    def _call(self, encoder: str, texts: Sequence[str], priority: Priority, *outputs: str) -> Any:
         tensor = triton.InferInput("text", [len(texts), 1], "BYTES")
         tensor.set_data_from_numpy(np.array([[t.encode()] for t in texts], dtype=np.object_))
         try:
@@ -143,6 +145,8 @@ class TritonEmbedder:
                     encoder,
                     [tensor],
                     outputs=[triton.InferRequestedOutput(output) for output in outputs],
+                    # A model without priority levels takes it for its default.
+                    priority=int(priority),
                     client_timeout=self._timeout,
                 )
         except InferenceServerException as error:

@@ -38,6 +38,7 @@ def add(
     query_prefix: Annotated[str | None, typer.Option(help="put before every query")] = None,
     document_prefix: Annotated[str | None, typer.Option(help="put before every document text")] = None,
     instances: Annotated[int, typer.Option(help="instances of the model on one CPU server")] = 2,
+    max_batch: Annotated[int | None, typer.Option(min=1, help="texts that run together; default: 4, for CPUs")] = None,
     as_json: _Json = False,
 ) -> None:
     """Build an encoder entry; a running local Triton loads it at once."""
@@ -49,7 +50,7 @@ def add(
     if pooling not in (None, "mean", "cls"):
         fail("--pooling: expected mean or cls")
     try:
-        description = models.add(_repository(repository), name, source, overrides, instances)
+        description = models.add(_repository(repository), name, source, overrides, instances, max_batch)
     except models.ModelError as error:
         fail(str(error))
     if repository is None:

@@ -14,6 +14,7 @@ from driftline.core.records import (
     LogIncarnation,
     Matrix,
     Outgoing,
+    Priority,
     Space,
     StoredDocument,
     StoredVersion,
@@ -124,8 +125,12 @@ class Embedder(Protocol):
         """The encoder's own tokenizer, in the format of the `tokenizers` library."""
         ...
 
-    def embed(self, encoder: str, space: str, requests: Sequence[Sequence[str]]) -> list[Matrix | Exception]:
+    def embed(
+        self, encoder: str, space: str, requests: Sequence[Sequence[str]], priority: Priority = Priority.CHANGE
+    ) -> list[Matrix | Exception]:  # fmt: skip
         """Embed each request, several in flight; float32 (texts, dimension) or what went wrong with it.
+
+        Requests that wait are taken by priority; one that is being computed is not interrupted.
 
         In place of a request that the model itself refuses stands an InvalidRecord, of one that did not get through
         an Unavailable: the others are answers to keep. Raises Unavailable when the encoder is not loaded, and

@@ -35,6 +35,14 @@ class Outcome(enum.IntEnum):
     REJECTED = 3
 
 
+class Priority(enum.IntEnum):
+    """Whose texts an encoder takes first: somebody waits for a search, a change is to be seen soon, the rest waits."""
+
+    SEARCH = 1
+    CHANGE = 2
+    BACKGROUND = 3
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
     """Where an event stands in the `changes` log; the identity of the event."""

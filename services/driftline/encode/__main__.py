@@ -11,6 +11,7 @@ from driftline.adapters.triton import TritonEmbedder
 from driftline.core import service
 from driftline.core.control import ControlFollower, ControlView
 from driftline.core.health import Health
+from driftline.core.records import Priority
 from driftline.core.runner import Runner
 from driftline.core.settings import load
 from driftline.core.topics import BACKFILL, CHANGES
@@ -27,7 +28,8 @@ def main() -> int:
     view = ControlView()
     follower = ControlFollower(KafkaLogReader(settings.kafka, fetch_wait_ms=500), view)
     service.patiently(follower.start, "kafka", threading.Event())
-    stage = EncodeStage(view, TritonEmbedder(settings.triton), RedisCache(settings.redis), settings.encode)
+    cache = RedisCache(settings.redis)
+    stage = EncodeStage(view, TritonEmbedder(settings.triton), cache, settings.encode)
     publisher = KafkaPublisher(settings.kafka)
     subscriber = KafkaSubscriber(settings.kafka, settings.encode.group, [CHANGES.name])
     runner: Runner[Change] = Runner(
@@ -36,9 +38,11 @@ def main() -> int:
     )  # fmt: skip
     subscriber.subscribe(runner)
     lane_subscriber = KafkaSubscriber(settings.kafka, settings.encode.backfill_group, [BACKFILL.name])
+    # An embedder of its own: the other one's requests in flight are for changes.
+    background = EncodeStage(view, TritonEmbedder(settings.triton), cache, settings.encode, Priority.BACKGROUND)
     lane: Runner[Change] = Runner(
         service="encode", subscriber=lane_subscriber, publisher=publisher,
-        stage=YieldingStage(stage, runner.busy, settings.encode.backfill_patience_seconds), decode=decode,
+        stage=YieldingStage(background, runner.busy, settings.encode.backfill_patience_seconds), decode=decode,
         settings=settings.backfill, health=health, process_workers=settings.backfill.max_in_flight,
     )  # fmt: skip
     lane_subscriber.subscribe(lane)

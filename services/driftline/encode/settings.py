@@ -10,7 +10,7 @@ from driftline.core.settings import RedisSettings, RunnerSettings, Section, Serv
 class EncodeSection(Section):
     group: str = Field("driftline-encode", description="consumer group")
     request_texts: int = Field(
-        32, ge=1, le=1_024, description="texts per Triton request; at most the model's max batch"
+        64, ge=1, le=1_024, description="texts per Triton request; at most the model's max batch"
     )
     backfill_group: str = Field("driftline-encode-backfill", description="consumer group of the backfill lane")
     backfill_patience_seconds: float = Field(

@@ -25,6 +25,7 @@ from driftline.core.records import (
     Operation,
     Outgoing,
     Position,
+    Priority,
     Space,
     VectorRecord,
     now_us,
@@ -70,12 +71,14 @@ class EncodeStage:
         embedder: Embedder,
         cache: Cache,
         settings: EncodeSection,
+        priority: Priority = Priority.CHANGE,
         clock: Clock = now_us,
     ) -> None:
         self._view = view
         self._embedder = embedder
         self._cache = cache
         self._settings = settings
+        self._priority = priority
         self._clock = clock
         self._tokenizers: dict[str, TokenSpans] = {}
         self._lock = threading.Lock()
@@ -195,7 +198,7 @@ class EncodeStage:
         requests = [[texts[i] for i in request] for request in plan_requests(texts, size)]
         while requests:
             again: list[list[str]] = []
-            results = self._embedder.embed(space.encoder, space.fingerprint, requests)
+            results = self._embedder.embed(space.encoder, space.fingerprint, requests, self._priority)
             for request, result in zip(requests, results, strict=True):
                 if isinstance(result, InvalidRecord):
                     if len(request) == 1:

@@ -17,7 +17,7 @@ import numpy as np
 from driftline.core.collections import Collection
 from driftline.core.errors import InvalidRecord, Unavailable
 from driftline.core.ports import Cache, Embedder, Publisher, VectorStore
-from driftline.core.records import ChunkHit, Matrix, Space
+from driftline.core.records import ChunkHit, Matrix, Priority, Space
 from driftline.query.fills import Fills
 from driftline.retrieval.backfill import backfill_record
 from driftline.retrieval.embeddings import cache_key, plan_requests
@@ -154,7 +154,8 @@ class Cascade:
         missing = [i for i, vector in enumerate(vectors) if vector is None]
         plan = plan_requests([texts[i] for i in missing], space.max_batch)
         requests = [[missing[i] for i in request] for request in plan]
-        answers = self._embedder.embed(space.encoder, space.fingerprint, [[texts[i] for i in r] for r in requests])
+        asked = [[texts[i] for i in request] for request in requests]
+        answers = self._embedder.embed(space.encoder, space.fingerprint, asked, Priority.SEARCH)
         for request, answer in zip(requests, answers, strict=True):
             if isinstance(answer, InvalidRecord):
                 continue

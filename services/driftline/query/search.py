@@ -22,6 +22,7 @@ from driftline.core.records import (
     Leg,
     Matrix,
     Position,
+    Priority,
     Space,
     StoredDocument,
     StoreTarget,
@@ -289,7 +290,9 @@ class Searcher:
         metrics.CACHE_REQUESTS.labels("query", "miss" if found is None else "hit").inc()
         if found is not None and len(found) == 4 * space.dimension:
             return np.frombuffer(found, dtype=np.float32).reshape(1, -1)
-        (result,) = self._embedder.embed(space.encoder, space.fingerprint, [[space.query_prefix + text]])
+        (result,) = self._embedder.embed(
+            space.encoder, space.fingerprint, [[space.query_prefix + text]], Priority.SEARCH
+        )  # fmt: skip
         if isinstance(result, InvalidRecord):
             raise InvalidRequest(result.reason, result.detail, "text")
         if isinstance(result, Exception):

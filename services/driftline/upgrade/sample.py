@@ -16,7 +16,7 @@ import numpy as np
 
 from driftline.core.errors import InvalidRecord
 from driftline.core.ports import Embedder, VectorStore
-from driftline.core.records import Matrix, Space, StoredDocument, StoreTarget, document_key
+from driftline.core.records import Matrix, Priority, Space, StoredDocument, StoreTarget, document_key
 from driftline.drift.base import Pairs, unit
 from driftline.drift.calibration import fit, scored_pairs
 from driftline.drift.monitor import baseline
@@ -76,7 +76,8 @@ def encode(embedder: Embedder, space: Space, texts: Sequence[str], prefix: str) 
     requests = plan_requests(texts, min(_REQUEST_TEXTS, space.max_batch))
     vectors: list[Matrix | None] = [None] * len(texts)
     while requests:
-        answers = embedder.embed(space.encoder, space.fingerprint, [[prefix + texts[i] for i in r] for r in requests])
+        asked = [[prefix + texts[i] for i in request] for request in requests]
+        answers = embedder.embed(space.encoder, space.fingerprint, asked, Priority.BACKGROUND)
         again: list[list[int]] = []
         for request, answer in zip(requests, answers, strict=True):
             if isinstance(answer, InvalidRecord):
