@@ -144,6 +144,10 @@ bench-upgrade: $(TRAIN)/.done ## Measure every way through a model change; write
 	$(WITH_TORCH) tests.bench.upgrade
 	$(WITH_TORCH) tests.bench.served
 
+.PHONY: bench-live
+bench-live: setup servers ## An upgrade under load, as its users see it; writes docs/benchmarks-live.md and pictures
+	$(RUN) tests.bench.live
+
 .PHONY: lock
 lock: ## Resolve the lock files anew
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
