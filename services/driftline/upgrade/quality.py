@@ -18,7 +18,7 @@ _DEPTH = 10
 
 
 class Judge:
-    """Runs shadow queries over any route, with the same search as the query service; used by one thread."""
+    """Runs shadow queries over any route, with the same search as the query service. Not thread-safe."""
 
     def __init__(self, search: GenerationSearch, embedder: Embedder) -> None:
         self._search = search
