@@ -203,6 +203,7 @@ def page(found: dict[str, Any]) -> str:
             f"{lowest['difference'][2]:+.4f}]; the floor is {-told['margin'] * last['status_quo']:+.4f}.",
             f"- Rolled back in {found['back']:.2f} s.", "",
             "![quality while it was re-embedded](pictures/live/curve.png)", "",
+            "The dashboard of upgrades. Its last row is the drift monitor's: it looks while a map is served.", "",
             "![the dashboard of upgrades](pictures/live/dashboard-upgrade.png)", "",
         ]
     )  # fmt: skip
