@@ -52,7 +52,7 @@ class TritonSettings(Section):
 
     url: str = Field("localhost:8001", description="gRPC address, host:port")
     timeout_seconds: float = Field(60.0, gt=0, le=3600, description="of one request")
-    max_in_flight: int = Field(4, ge=1, le=256, description="requests at once, per service process")
+    max_in_flight: int = Field(8, ge=1, le=256, description="requests at once, per service process")
 
 
 class MilvusSettings(Section):
