@@ -24,6 +24,7 @@ import httpx
 import numpy as np
 import orjson
 
+from driftline.cli.evaluate import read_qrels, read_queries
 from driftline.local.stack import Options, Stack
 from tests.bench.__main__ import ROOT, commit, machine, say
 from tests.bench.judged import DATASETS
@@ -77,7 +78,7 @@ class Live:
         self.stack, self.user = stack, User(stack)
         lines = (DATASETS / "cranfield/corpus.jsonl").read_bytes().splitlines()
         self.documents = [d for d in map(orjson.loads, lines) if d["text"].strip()]
-        self.queries = [orjson.loads(x) for x in (DATASETS / "cranfield/queries.jsonl").read_bytes().splitlines()]
+        self.queries = read_queries(DATASETS / "cranfield")
         fields = {"title": {"type": "text"}, "text": {"type": "text"}}
         self.collection = self.user.create(fields=fields, embedding={"encoder": OLD, "fields": ["title", "text"]})
         self.path = f"/v1/upgrades/{self.collection}"
@@ -90,19 +91,17 @@ class Live:
         return told
 
     def judged(self) -> list[dict[str, Any]]:
-        from driftline.cli.evaluate import read_qrels
-
         known = {d["_id"] for d in self.documents}
         qrels = read_qrels(DATASETS / "cranfield", "test")
         found = [
-            {"text": q["text"], "relevant": {d: g for d, g in qrels.get(q["_id"], {}).items() if g > 0 and d in known}}
-            for q in self.queries
+            {"text": text, "relevant": {d: g for d, g in qrels.get(q, {}).items() if g > 0 and d in known}}
+            for q, text in self.queries.items()
         ]
         return [q for q in found if q["relevant"]]
 
     def run(self) -> dict[str, Any]:
         updates = Users(self.stack, self.collection, "updates", self.documents)
-        searches = Users(self.stack, self.collection, "searches", self.queries)
+        searches = Users(self.stack, self.collection, "searches", [{"text": text} for text in self.queries.values()])
         freshness = Freshness(self.stack, self.collection)
         marks: list[tuple[int, int]] = []
 

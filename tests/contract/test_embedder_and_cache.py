@@ -39,6 +39,7 @@ def test_equal_texts_have_equal_unit_vectors_wherever_they_are(embedder: Embedde
 def test_any_priority_is_answered_alike(embedder: Embedder) -> None:
     space = embedder.describe("hashing")
     answers = [np.asarray(embedder.embed("hashing", space.fingerprint, [["a text"]], p)[0]) for p in Priority]
+    assert answers[0].shape == (1, space.dimension)
     np.testing.assert_array_equal(answers[0], answers[1])
     np.testing.assert_array_equal(answers[0], answers[2])
 
@@ -57,10 +58,11 @@ def test_a_search_overtakes_the_texts_of_a_backfill(triton_settings: TritonSetti
         asked = [pool.submit(backfill, number) for number in range(20)]
         while not done:
             time.sleep(0.01)
-        searching.embed("minilm-l6-int8", space.fingerprint, [["a search"]], Priority.SEARCH)
+        (answer,) = searching.embed("minilm-l6-int8", space.fingerprint, [["a search"]], Priority.SEARCH)
         overtaken = len(asked) - len(done)
         for future in asked:
             future.result()
+    assert np.asarray(answer).shape == (1, space.dimension)
     # Without priorities it comes last. Two instances are at work, and each may end one more meanwhile.
     assert overtaken >= 12
 

@@ -24,6 +24,6 @@ class EncodeSettings(ServiceSettings):
     redis: RedisSettings = RedisSettings()
     # Batches of some seconds of encoding, two in flight: Triton never waits for the next poll.
     runner: RunnerSettings = RunnerSettings(batch_records=256, batch_age_seconds=0.01, max_in_flight=2)
-    # Small batches: what a fresh change waits for at most is one of them.
+    # Small batches: one that has begun does not yield any more, but for its place in Triton's queue.
     backfill: RunnerSettings = RunnerSettings(batch_records=32, batch_age_seconds=0.05, max_in_flight=2)
     encode: EncodeSection = EncodeSection()
