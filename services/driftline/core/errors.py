@@ -1,14 +1,17 @@
 """One exception tree; each leaf is a decision, not a location.
 
 DriftlineError
-├── InvalidRecord      this record can never be processed: dead-letter it alone, go on
-├── InvalidRequest     the caller's request is wrong: a 4xx problem that names the field
+├── ConfigError            a setting, a secret or a file of the operator is wrong: `main` prints it and exits with 78
+├── InvalidRecord          this record can never be processed: dead-letter it alone, go on
+├── InvalidRequest         the caller's request is wrong: a 4xx problem that names the field
 │   └── NotFound
-├── Conflict           the request contradicts what is stored: 409
-├── Overloaded         at the bound: 429, come back in `retry_after_seconds`
-├── Unavailable        a dependency cannot be reached: pause, keep everything, try again
-│   └── SpaceMismatch  vectors of two embedding spaces would meet: refused until someone acts
-└── Fenced             this process no longer owns the partition: stop writing, drop the batch
+├── Conflict               the request contradicts what is stored: 409
+├── Overloaded             at the bound: 429, come back in `retry_after_seconds`
+├── Unavailable            a dependency cannot be reached: pause, keep everything, try again
+│   └── PartlyUnavailable  it answers, but not for this collection or encoder: only what needs that one waits
+│       ├── NotLoaded      no such encoder is loaded; it may be there to be loaded
+│       └── SpaceMismatch  vectors of two embedding spaces would meet: refused until someone acts
+└── Fenced                 this process no longer owns the partition: stop writing, drop the batch
 """
 
 from __future__ import annotations
@@ -18,13 +21,25 @@ class DriftlineError(Exception):
     """Root of everything Driftline raises on purpose."""
 
 
-class InvalidRecord(DriftlineError):
-    """A record that can never be processed. `reason` is a metric label: a short fixed word."""
+class ConfigError(DriftlineError):
+    """What the operator gave is wrong: a setting, a secret, a file. The message is one clear line.
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    Raised while a process is put together; nothing but its `main` ends the process for it.
+    """
+
+
+class InvalidRecord(DriftlineError):
+    """A record that can never be processed. `reason` is a metric label: a short fixed word.
+
+    `suspect` says that the fault may as well be ours or a dependency's: when such refusals come in numbers and from
+    several producers, the runner stops before it sets more records aside (`core.breaker`).
+    """
+
+    def __init__(self, reason: str, detail: str = "", *, suspect: bool = False) -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+        self.suspect = suspect
 
 
 class InvalidRequest(DriftlineError):
@@ -66,11 +81,18 @@ class Unavailable(DriftlineError):
         self.retry_after_seconds = retry_after_seconds
 
 
-class NotLoaded(Unavailable):
+class PartlyUnavailable(Unavailable):
+    """A dependency answers, but what one collection needs of it cannot be used now: a store, an encoder.
+
+    Work for other collections goes on; that of this one waits and is tried again.
+    """
+
+
+class NotLoaded(PartlyUnavailable):
     """No such encoder is loaded. It may be there to be loaded."""
 
 
-class SpaceMismatch(Unavailable):
+class SpaceMismatch(PartlyUnavailable):
     """A model or a store does not belong to the embedding space that was asked for.
 
     It is an `Unavailable`, since somebody can put the right model back and nothing may be lost meanwhile.
