@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,16 @@ from driftline.core.control import (
     new_collection,
     space_record,
 )
+from driftline.core.errors import NotLoaded
 from driftline.core.records import (
     ChangeEvent,
     LogIncarnation,
+    Matrix,
     NamedVectors,
     Operation,
     Outgoing,
     Position,
+    Priority,
     Space,
     StoredDocument,
     StoreTarget,
@@ -122,6 +126,37 @@ def a_vector_record(
         "vectors": vectors,
     }
     return VectorRecord(**(values_ | changes))
+
+
+class Encoders:
+    """Several encoders behind one port, as Triton holds them."""
+
+    def __init__(self, *embedders: MemoryEmbedder) -> None:
+        self.by_name = {e.space.encoder: e for e in embedders}
+
+    def _of(self, encoder: str) -> MemoryEmbedder:
+        if encoder not in self.by_name:
+            raise NotLoaded("triton", f"encoder {encoder!r}: not loaded")
+        return self.by_name[encoder]
+
+    def describe(self, encoder: str) -> Space:
+        return self._of(encoder).describe(encoder)
+
+    def load(self, encoder: str) -> None:
+        self._of(encoder).load(encoder)
+
+    def unload(self, encoder: str) -> None:
+        self._of(encoder).unload(encoder)
+
+    def tokenizer_json(self, encoder: str) -> str:
+        return self._of(encoder).tokenizer_json(encoder)
+
+    def embed(
+        self, encoder: str, space: str, requests: Sequence[Sequence[str]], priority: Priority = Priority.CHANGE
+    ) -> list[Matrix | Exception]:  # fmt: skip
+        return self._of(encoder).embed(encoder, space, requests, priority)
+
+    def ping(self) -> None: ...
 
 
 def a_target(dimension: int = 8, space: str = "s1", store: str = "test_store", metric: str = "cosine") -> StoreTarget:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Any
 
 from driftline.adapters.kafka import KafkaLogReader
 from driftline.adapters.milvus import MilvusStore
@@ -27,6 +28,11 @@ def text_of(document_id: str, version: int, sentences: int) -> str:
 
 # A sentence of `text_of` has 13 to 19 word pieces: one fits a window of 24 (two are special), two never do.
 CHUNKING = {"mode": "sentences", "max_tokens": 24, "overlap_tokens": 0}
+# What the oracle's histories are written into: their versions say what must win, whatever the order of arrival.
+VERSIONED: dict[str, Any] = {
+    "versions": "external",
+    "embedding": {"encoder": "hashing", "fields": ["body"], "chunking": CHUNKING},
+}
 
 
 @dataclass

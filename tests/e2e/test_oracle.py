@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from driftline.local.stack import Stack
 from tests.client import User
-from tests.oracle import CHUNKING, Oracle, check, text_of
+from tests.oracle import VERSIONED, Oracle, check, text_of
 
 Change = tuple[str, int, int]
 changes = st.lists(
@@ -53,7 +53,7 @@ def test_any_history_of_several_producers_ends_as_the_oracle(stack: Stack) -> No
     @given(st.lists(changes, min_size=2, max_size=3))
     @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
     def run(histories: list[list[Change]]) -> None:
-        collection = user.create(embedding={"encoder": "hashing", "fields": ["body"], "chunking": CHUNKING})
+        collection = user.create(**VERSIONED)
         oracle = Oracle()
         with ThreadPoolExecutor(3) as pool:
             jobs = [

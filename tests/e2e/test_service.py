@@ -50,7 +50,7 @@ def test_a_document_lives_is_updated_and_dies(user: User) -> None:
 
 
 def test_external_versions_decide_whatever_the_order_of_arrival(user: User) -> None:
-    name = user.create()
+    name = user.create(versions="external")
     user.put(name, "a", title="version seven", version=7)
     late = user.put(name, "a", title="version five", version=5)
     assert (late["state"], late["superseded_by"]) == ("superseded", 7)
@@ -207,12 +207,12 @@ def test_poison_in_the_other_topics_stops_nobody(user: User, pipeline_kafka: Kaf
 
 
 def test_the_documents_topic_is_the_source_of_truth(user: User, pipeline_kafka: KafkaSettings) -> None:
-    name = user.create()
+    name = user.create(versions="external")
     uid = user.ingest.get(f"/v1/collections/{name}").json()["uid"]
     user.put(name, "a", title="one", version=2)
     user.put(name, "a", title="late", version=1)
-    user.put(name, "b", title="two")
-    user.delete(name, "b")
+    user.put(name, "b", title="two", version=5)
+    user.delete(name, "b", version=5)
     found = {
         e.id: (e.operation.name, e.fields_json)
         for e in accepted_documents(KafkaLogReader(pipeline_kafka), uid)[0].values()

@@ -106,7 +106,12 @@ def test_a_changed_model_under_the_same_name_is_refused_everywhere(
         until(search_is_refused, 40, every=0.5)
         assert refused[-1]["code"] == "space_mismatch"
         assert changing.fingerprint in refused[-1]["detail"] and other in refused[-1]["detail"]
-        until(lambda: "space" in user.query.get(f"{stack.addresses['encode']}/readyz").text, 40, every=0.5)
+        # The collection waits; encode goes on for all others, and is ready.
+        waits = f'driftline_collection_waits{{collection="{name}"}} 1.0'
+        until(lambda: waits in user.query.get(f"{stack.addresses['encode']}/metrics").text, 40, every=0.5)
+        assert user.query.get(f"{stack.addresses['encode']}/readyz").status_code == 200
+        other = user.create()
+        assert user.put(other, "a", title="of another collection")["state"] == "searchable"
         assert user.count(name) == 1
     finally:
         changing.put_back()

@@ -12,13 +12,13 @@ from driftline.local.stack import Stack
 from tests.client import User, until
 from tests.e2e.test_service import run_cli
 from tests.load import Freshness, Load, Searches
-from tests.oracle import CHUNKING, Oracle, check, stored
+from tests.oracle import VERSIONED, Oracle, check, stored
 
 
 @pytest.mark.timeout(400)
 def test_an_upgrade_under_load_loses_nothing_fails_no_search_and_can_be_undone(stack: Stack) -> None:
     user, oracle = User(stack), Oracle()
-    collection = user.create(embedding={"encoder": "hashing", "fields": ["body"], "chunking": CHUNKING})
+    collection = user.create(**VERSIONED)
     producers = [Load(stack, collection, oracle, number, 7) for number in (1, 2)]
     searches, freshness = Searches(stack, collection), Freshness(stack, collection)
     for thread in (*producers, searches, freshness):

@@ -19,7 +19,7 @@ from driftline.local.stack import Stack
 from tests.client import User, until
 from tests.conftest import options
 from tests.load import Load
-from tests.oracle import CHUNKING, Oracle, check
+from tests.oracle import VERSIONED, Oracle, check
 
 FAULTS = int(os.environ.get("DRIFTLINE_FAULTS", "50"))
 SEED = int(os.environ.get("DRIFTLINE_SEED", "0")) or random.SystemRandom().randrange(1, 2**31)
@@ -53,7 +53,7 @@ def strike(stack: Stack, rng: random.Random) -> str:
 def test_kills_and_freezes_lose_resurrect_and_stale_nothing(fleet: Stack) -> None:
     print(f"seed {SEED}, {FAULTS} faults")
     user, rng, oracle = User(fleet), random.Random(SEED), Oracle()
-    collection = user.create(embedding={"encoder": "hashing", "fields": ["body"], "chunking": CHUNKING})
+    collection = user.create(**VERSIONED)
     producers = [Load(fleet, collection, oracle, number, SEED) for number in range(1, 4)]
     for producer in producers:
         producer.start()

@@ -24,7 +24,7 @@ from driftline.local.stack import SERVICES, Stack
 from tests.client import User, until
 from tests.conftest import options
 from tests.load import Load, Searches
-from tests.oracle import CHUNKING, Oracle, check
+from tests.oracle import VERSIONED, Oracle, check
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLLS = [*SERVICES, "encode-2", "index-2"]
@@ -87,7 +87,7 @@ def _answers(stack: Stack, name: str) -> bool:
 @pytest.mark.timeout(900)
 def test_old_and_new_services_side_by_side_lose_nothing(rolled: Stack, older: Path) -> None:
     user, oracle, rng = User(rolled), Oracle(), random.Random(7)
-    collection = user.create(embedding={"encoder": "hashing", "fields": ["body"], "chunking": CHUNKING})
+    collection = user.create(**VERSIONED)
     assert {version(rolled, name) for name in ROLLS} == {"0.0.0+older"}
     producers = [Load(rolled, collection, oracle, number, 7) for number in (1, 2)]
     searches = Searches(rolled, collection)

@@ -24,7 +24,7 @@ from driftline.upgrade.state import UpgradeState, read_state
 from tests.client import User, until
 from tests.conftest import options
 from tests.load import Load, Searches
-from tests.oracle import CHUNKING, Oracle, check, stored
+from tests.oracle import VERSIONED, Oracle, check, stored
 
 SEED = int(os.environ.get("DRIFTLINE_SEED", "0")) or random.SystemRandom().randrange(1, 2**31)
 STATES = ["registered", "sampling", "fitted", "serving", "backfilling", "complete"]
@@ -75,7 +75,7 @@ class Upgrades:
 def test_killing_every_service_in_every_state_of_an_upgrade_loses_nothing(fleet: Stack) -> None:
     print(f"seed {SEED}")
     user, oracle = User(fleet), Oracle()
-    collection = user.create(embedding={"encoder": "hashing", "fields": ["body"], "chunking": CHUNKING})
+    collection = user.create(**VERSIONED)
     upgrades = Upgrades(fleet, user, collection)
     producers = [Load(fleet, collection, oracle, number, SEED) for number in (1, 2)]
     searches = Searches(fleet, collection)

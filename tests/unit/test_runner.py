@@ -9,11 +9,14 @@ import pytest
 from driftline.adapters.memory import MemoryLog, MemoryPublisher, MemorySubscriber
 from driftline.core import codec, metrics
 from driftline.core import runner as runner_module
+from driftline.core.breaker import Breaker, Flooded
 from driftline.core.errors import Fenced, InvalidRecord, Unavailable
 from driftline.core.health import Health
 from driftline.core.records import Incoming, Outgoing
-from driftline.core.runner import Processed, Refused, Result, Runner
+from driftline.core.runner import Runner
 from driftline.core.settings import RunnerSettings
+from driftline.core.stage import Processed, Refused, Result
+from driftline.core.topics import LETTER_ROOM
 
 
 class Echo:
@@ -32,19 +35,28 @@ class Echo:
         self.batches.append(list(batch))
         results: list[Result] = []
         for value in batch:
-            refused = value.startswith(b"bad")
-            results.append(Refused(InvalidRecord("bad", "told so")) if refused else (Outgoing("out", b"", value, 0),))
+            if value.startswith(b"bad"):
+                results.append(Refused(InvalidRecord("bad", "told so")))
+            elif value.startswith(b"suspect"):
+                results.append(Refused(InvalidRecord("bad", suspect=True), origin=value.decode()))
+            else:
+                results.append((Outgoing("out", b"", value, 0),))
         return Processed(results)
+
+    def reject(self, item: bytes, error: InvalidRecord) -> Processed:
+        return Processed([Refused(error, origin="test")])
 
 
 def decode(record: Incoming) -> bytes:
-    if record.value == b"poison":
+    if (record.value or b"").startswith(b"poison"):
         raise InvalidRecord("undecodable", "poison")
+    if record.value == b"crash":
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
     return record.value or b""
 
 
 class Harness:
-    def __init__(self, **settings: object) -> None:
+    def __init__(self, breaker: Breaker | None = None, largest: int = 8_000_000, **settings: object) -> None:
         self.log = MemoryLog(1)
         self.publisher = MemoryPublisher(self.log)
         self.subscriber = MemorySubscriber(self.log, "g", ["in"])
@@ -53,7 +65,8 @@ class Harness:
         values = {"batch_records": 4, "batch_age_seconds": 0.0, "dead_letter_limit": 1.0} | settings
         self.runner: Runner[bytes] = Runner(
             service="test", subscriber=self.subscriber, publisher=self.publisher, stage=self.stage, decode=decode,
-            settings=RunnerSettings.model_validate(values), health=self.health,
+            settings=RunnerSettings.model_validate(values), health=self.health, breaker=breaker,
+            largest_record_bytes=largest,
         )  # fmt: skip
         self.error: BaseException | None = None
 
@@ -163,25 +176,93 @@ def test_nothing_is_published_without_a_lease() -> None:
     assert h.committed() == 0
 
 
-def test_a_bug_ends_the_run_uncommitted() -> None:
+def test_what_a_record_makes_the_stage_raise_is_its_own_dead_letter() -> None:
+    h = Harness(batch_records=8)
+
+    def before(batch: Sequence[bytes]) -> None:
+        if b"cursed" in batch:
+            raise RecursionError("too deep")
+
+    h.stage.before = before
+    h.put(*[b"%d" % i for i in range(5)], b"cursed", b"6", b"7")
+    h.run_until(lambda: h.committed() == 8)
+    assert h.out() == [b"%d" % i for i in (0, 1, 2, 3, 4, 6, 7)]
+    assert h.letters() == [("unexpected", b"cursed")]
+
+
+def test_what_a_record_makes_the_decoder_raise_is_its_own_dead_letter() -> None:
+    h = Harness()
+    h.put(b"1", b"crash", b"2")
+    h.run_until(lambda: h.committed() == 3)
+    assert h.out() == [b"1", b"2"]
+    assert h.letters() == [("unexpected", b"crash")]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(24, "too many open files")])
+def test_what_the_process_suffers_ends_the_run_uncommitted(error: Exception) -> None:
     h = Harness()
 
     def before(batch: Sequence[bytes]) -> None:
-        raise ZeroDivisionError
+        raise error
 
     h.stage.before = before
-    h.put(b"1")
+    h.put(b"1", b"2")
     h.run_until(lambda: h.error is not None)
-    assert isinstance(h.error, ZeroDivisionError)
+    assert h.error is error
     assert h.committed() == 0
+    assert h.letters() == []
 
 
-def test_too_many_dead_letters_stop_the_service() -> None:
+def test_one_producers_flood_of_poison_stops_nobody() -> None:
     h = Harness(dead_letter_limit=0.5, dead_letter_window=40)
-    h.put(*[b"bad"] * 60)
+    h.put(*[b"suspect-a"] * 200, b"fine")
+    h.run_until(lambda: h.committed() == 201)
+    assert h.error is None
+    assert h.out() == [b"fine"]
+    assert len(h.letters()) == 200
+
+
+def test_suspect_refusals_of_several_producers_stop_the_service() -> None:
+    h = Harness(dead_letter_limit=0.5, dead_letter_window=40)
+    h.put(*[b"suspect-a", b"suspect-b"] * 60)
     h.run_until(lambda: h.error is not None)
-    assert isinstance(h.error, RuntimeError)
-    assert "dead-lettered" in str(h.error)
+    assert isinstance(h.error, Flooded)
+    assert h.committed() < 60
+
+
+def test_refusals_that_are_the_records_own_fault_never_stop_a_stage() -> None:
+    h = Harness(dead_letter_limit=0.5, dead_letter_window=40)
+    h.put(*[b"bad"] * 100)
+    h.run_until(lambda: h.committed() == 100)
+    assert h.error is None
+
+
+def test_a_source_stops_when_most_of_its_topic_is_refused() -> None:
+    h = Harness(breaker=Breaker(0.5, 40, any_reason=True, origins=1))
+    h.put(*[b"bad"] * 100)
+    h.run_until(lambda: h.error is not None)
+    assert isinstance(h.error, Flooded)
+    assert "bad: told so" in str(h.error)
+
+
+def test_a_record_larger_than_the_broker_takes_becomes_a_letter_that_tells_its_size() -> None:
+    h = Harness(largest=1_000_000)
+    value = b"poison" + b"x" * 2_000_000
+    h.put(value)
+    h.run_until(lambda: h.committed() == 1)
+    (record,) = h.log.all("dead-letters")
+    letter = codec.decode_dead_letter(record.value)
+    assert letter.cut_from == len(value)
+    assert value.startswith(letter.value)
+    assert record.size() <= 1_000_000 + LETTER_ROOM
+
+
+def test_a_result_larger_than_the_broker_takes_is_refused_instead_of_tried_for_ever() -> None:
+    h = Harness(largest=1_000_000)
+    h.put(b"1", b"y" * 1_000_001, b"2")
+    h.run_until(lambda: h.committed() == 3)
+    assert h.out() == [b"1", b"2"]
+    assert [reason for reason, _ in h.letters()] == ["record_too_large"]
 
 
 def test_stop_drains_what_is_in_flight() -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 
 from driftline.adapters.memory import MemoryEmbedder, MemoryLogReader
 from driftline.core.collections import Collection
 from driftline.core.control import ControlFollower, ControlWriter, collection_record, log_record, space_record
-from driftline.core.errors import NotLoaded
 from driftline.core.ports import Embedder
 from driftline.core.records import LogIncarnation, Matrix, Priority, Space
 from driftline.core.topics import BACKFILL, CHANGES, VECTORS
@@ -23,42 +22,11 @@ from driftline.upgrade.monitor import recent_documents
 from driftline.upgrade.settings import UpgradeSection
 from driftline.upgrade.state import UpgradeState
 from driftline.upgrade.watcher import Beside, Seen, Watcher, in_a_thread
-from tests.build import BASE, a_change, a_collection, a_follower, publish_change
+from tests.build import BASE, Encoders, a_change, a_collection, a_follower, publish_change
 from tests.unit.test_pipeline import Pipeline
 
 WORDS = "red blue green shoes hats coats wool silk cotton big small cheap dear warm cold light heavy long".split()  # noqa: SIM905
 TITLES = [f"{a} {b} {c} item" for a in WORDS[:4] for b in WORDS[6:12] for c in WORDS[12:]]
-
-
-class Encoders:
-    """Several encoders behind one port, as Triton holds them."""
-
-    def __init__(self, *embedders: MemoryEmbedder) -> None:
-        self.by_name = {e.space.encoder: e for e in embedders}
-
-    def _of(self, encoder: str) -> MemoryEmbedder:
-        if encoder not in self.by_name:
-            raise NotLoaded("triton", f"encoder {encoder!r}: not loaded")
-        return self.by_name[encoder]
-
-    def describe(self, encoder: str) -> Space:
-        return self._of(encoder).describe(encoder)
-
-    def load(self, encoder: str) -> None:
-        self._of(encoder).load(encoder)
-
-    def unload(self, encoder: str) -> None:
-        self._of(encoder).unload(encoder)
-
-    def tokenizer_json(self, encoder: str) -> str:
-        return self._of(encoder).tokenizer_json(encoder)
-
-    def embed(
-        self, encoder: str, space: str, requests: Sequence[Sequence[str]], priority: Priority = Priority.CHANGE
-    ) -> list[Matrix | Exception]:  # fmt: skip
-        return self._of(encoder).embed(encoder, space, requests, priority)
-
-    def ping(self) -> None: ...
 
 
 def at_once(work: Callable[[], Seen]) -> Future[Seen]:
@@ -71,10 +39,9 @@ class World(Pipeline):
     """The pipeline with a control topic, two encoders and the controller of upgrades."""
 
     def __init__(self, titles: list[str] = TITLES, **settings: object) -> None:
-        super().__init__(a_collection(MemoryEmbedder(48, "hashing").space))
         self.old, self.new = MemoryEmbedder(48, "hashing"), MemoryEmbedder(64, "better")
         self.encoders: Embedder = Encoders(self.old, self.new)
-        self.encode._embedder = self.encoders
+        super().__init__(a_collection(self.old.space), self.encoders)
         self.embedder = self.old
         self.publisher.publish(
             [

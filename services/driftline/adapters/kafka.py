@@ -96,7 +96,7 @@ class KafkaPublisher:
                     # Not flushed either: a flush waits for everybody's records, of partitions that have no leader too.
                     linger_ms=0,
                     batch_size=256 * 1024,
-                    max_request_size=self._settings.max_request_bytes,
+                    max_request_size=self._settings.letter_bytes,
                     compression_type=None if self._settings.compression == "none" else self._settings.compression,
                     delivery_timeout_ms=30_000,
                     request_timeout_ms=10_000,

@@ -53,7 +53,7 @@ def as_json(offset: int, letter: DeadLetter) -> dict[str, Any]:
         "offset": offset, "reason": letter.reason, "detail": letter.detail, "service": letter.service,
         "topic": letter.topic, "partition": letter.partition, "record_offset": letter.offset,
         "key": letter.key.decode("utf-8", "backslashreplace"), "value_hex": letter.value.hex(),
-        "failed_at_us": letter.failed_at_us,
+        "failed_at_us": letter.failed_at_us, "cut_from": letter.cut_from,
     }  # fmt: skip
 
 
@@ -93,7 +93,15 @@ def replay_(
     """Send the original records to their topics again. What is wrong with them still comes back as a dead letter."""
     if offset is None and reason is None and not all_:
         fail("say which: an offset, --reason, or --all")
-    letters = [x for o, x in _all() if offset in (None, o) and reason in (None, x.reason)]
+    found = [x for o, x in _all() if offset in (None, o) and reason in (None, x.reason)]
+    letters = [x for x in found if not x.cut_from]
+    for x in found:
+        if x.cut_from:
+            console.print(
+                f"{x.topic}/{x.partition}@{x.offset} is not replayed: its value of {x.cut_from} bytes is larger than a "
+                "record may be; it lies whole in its topic",
+                style="red",
+            )
     settings = connections().kafka
     publisher = KafkaPublisher(settings)
     reader = KafkaLogReader(settings)

@@ -80,6 +80,7 @@ def encode_change(event: ChangeEvent) -> bytes:
         source=event.source,
         origin=None if event.origin is None else _position(event.origin),
         backfill_generation=event.backfill_generation,
+        not_before_us=event.not_before_us,
     ).SerializeToString(deterministic=True)
 
 
@@ -104,6 +105,7 @@ def decode_change(value: bytes | None) -> ChangeEvent:
         _media(m.media) if m.media else (),
         Position(m.origin.partition, m.origin.offset) if m.HasField("origin") else None,
         m.backfill_generation,
+        m.not_before_us,
     )
 
 
@@ -250,6 +252,7 @@ def encode_dead_letter(letter: DeadLetter) -> bytes:
         detail=letter.detail,
         service=letter.service,
         failed_at_us=letter.failed_at_us,
+        cut_from=letter.cut_from,
     ).SerializeToString(deterministic=True)
 
 
@@ -257,7 +260,17 @@ def decode_dead_letter(value: bytes | None) -> DeadLetter:
     m = _parse(records_pb2.DeadLetter, value)
     headers = tuple((h.key, h.value) for h in m.headers)
     return DeadLetter(
-        m.topic, m.partition, m.offset, m.key, m.value, headers, m.reason, m.detail, m.service, m.failed_at_us
+        m.topic,
+        m.partition,
+        m.offset,
+        m.key,
+        m.value,
+        headers,
+        m.reason,
+        m.detail,
+        m.service,
+        m.failed_at_us,
+        m.cut_from,
     )
 
 

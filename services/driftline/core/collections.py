@@ -21,7 +21,8 @@ FieldType = Literal[
 MAX_ID_BYTES = 512
 # Milvus holds a string of at most 65,535 bytes; the rest is room for its own framing.
 MAX_FIELDS_BYTES = 60_000
-MAX_VERSION = 2**50
+# JSON clients read integers exactly up to here.
+MAX_VERSION = 2**53 - 1
 _NAME = re.compile(r"^[a-z][a-z0-9_-]{0,62}$")
 
 
@@ -67,12 +68,16 @@ class Embedding(_Model):
 
 
 class CollectionDefinition(_Model):
+    """`versions` says whose versions decide: `assigned` ones are positions in the log, `external` ones come with every
+    change, deletes too. A collection has one kind for life, so that the two scales never meet."""
+
     name: str
     description: str = ""
     fields: dict[str, FieldDefinition] = Field(min_length=1)
     embedding: Embedding
     metric: Literal["cosine", "ip", "l2"] = "cosine"
     tenancy: bool = False
+    versions: Literal["assigned", "external"] = "assigned"
 
     @model_validator(mode="after")
     def _consistent(self) -> CollectionDefinition:
@@ -213,14 +218,28 @@ def check_id(document_id: Any) -> str:
     return document_id
 
 
-def check_version(version: Any) -> int:
-    """An external version, or 0 for none."""
-    if version is None or version == 0:
-        return 0
+def check_version(definition: CollectionDefinition, version: Any) -> int:
+    """The external version of a change, or 0 where the log assigns it. Raises InvalidRequest."""
+    if definition.versions == "assigned":
+        # 0 is what a protobuf field holds that was not set.
+        if version is None or (version == 0 and not isinstance(version, bool)):
+            return 0
+        raise InvalidRequest(
+            "version_unexpected",
+            f"collection {definition.name!r} assigns versions itself: leave the version out "
+            "(a collection created with `versions: external` takes yours)",
+            "version",
+        )
+    if version is None or (version == 0 and not isinstance(version, bool)):
+        raise InvalidRequest(
+            "version_required",
+            f"collection {definition.name!r} has `versions: external`: every change needs its version, deletes too",
+            "version",
+        )
     if not _is_integer(version) or not 1 <= version <= MAX_VERSION:
         raise InvalidRequest(
             "invalid_version",
-            f"expected an integer from 1 to 2^50 ({MAX_VERSION}), found {_describe(version)}",
+            f"expected an integer from 1 to 2^53 - 1 ({MAX_VERSION}), found {_describe(version)}",
             "version",
         )
     return int(version)

@@ -11,7 +11,7 @@ import orjson
 
 from driftline.core import codec
 from driftline.core.collections import Collection, CollectionDefinition, parse_definition
-from driftline.core.errors import InvalidRecord, InvalidRequest, NotFound, Unavailable
+from driftline.core.errors import InvalidRecord, InvalidRequest, NotFound, PartlyUnavailable, Unavailable
 from driftline.core.ports import LogReader, Publisher
 from driftline.core.records import CompensationPart, Generation, LogIncarnation, Outgoing, Space, UpgradeRecord
 from driftline.core.topics import CONTROL
@@ -136,10 +136,11 @@ class ControlView:
             self._confirmed_at = max(self._confirmed_at, at)
 
     def space(self, fingerprint: str) -> Space:
+        """Raises PartlyUnavailable until it has been read."""
         with self._lock:
             found = self._spaces.get(fingerprint)
         if found is None:
-            raise Unavailable("control", f"space {fingerprint} is not in the control topic yet")
+            raise PartlyUnavailable("control", f"space {fingerprint} is not in the control topic yet")
         return found
 
     def compensation(self, identity: str) -> bytes:

@@ -20,8 +20,12 @@ from driftline.core import metrics
 
 @dataclass
 class Health:
-    """Named checks. A check is ready, or not with the reason in words a person can act on."""
+    """Named checks. A check is ready, or not with the reason in words a person can act on.
 
+    `scope` stands before the checks' names in the metric, for a part of a service that has a health of its own.
+    """
+
+    scope: str = ""
     _reasons: dict[str, str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -34,7 +38,7 @@ class Health:
     def _set(self, check: str, reason: str) -> None:
         with self._lock:
             self._reasons[check] = reason
-        metrics.READY.labels(check).set(0 if reason else 1)
+        metrics.READY.labels(self.scope + check).set(0 if reason else 1)
 
     def report(self) -> tuple[bool, Mapping[str, str]]:
         """(ready, check -> "ok" or the reason). Ready needs every check, and at least one."""

@@ -34,6 +34,15 @@ STAGE_SECONDS = _histogram("stage_seconds", "Time of a part of a batch: process,
 IN_FLIGHT = _gauge("in_flight_batches", "Batches between poll and commit.")
 LAG = _gauge("lag_records", "Records not committed yet, as of the last fetch.", "topic", "partition")
 DEAD_LETTERS = _counter("dead_letters_total", "Records dead-lettered, by reason.", "reason")
+SOURCE_PAUSED = _gauge("source_paused", "1 while a source rests because most of its records were refused.", "topic")
+COLLECTION_WAITS = _gauge(
+    "collection_waits",
+    "1 while a collection's changes wait because its store or encoder cannot be used, others' go on.",
+    "collection",
+)
+PUT_OFF = _counter(
+    "put_off_total", "Changes put off to `deferred`, by reason (share: others' go first; waits).", "reason"
+)
 RETRIES = _counter(
     "unavailable_total", "Batches or requests put off because a dependency was unavailable.", "dependency"
 )

@@ -10,7 +10,7 @@ from driftline.core.errors import InvalidRecord, Unavailable
 from driftline.core.ports import LogReader, Publisher, TopicAdmin
 from driftline.core.records import Clock, LogIncarnation, now_us
 from driftline.core.settings import KafkaSettings
-from driftline.core.topics import CHANGES, CONTROL, TOPICS, Topic
+from driftline.core.topics import CHANGES, CONTROL, DEAD_LETTERS, TOPICS, Topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,8 @@ class TopicReport:
 
 
 def config_of(topic: Topic, settings: KafkaSettings) -> dict[str, str]:
-    return {**topic.config, "max.message.bytes": str(settings.max_request_bytes)}
+    largest = settings.letter_bytes if topic is DEAD_LETTERS else settings.max_request_bytes
+    return {**topic.config, "max.message.bytes": str(largest)}
 
 
 def ensure_topics(admin: TopicAdmin, settings: KafkaSettings) -> list[TopicReport]:

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class ReceiptTail:
-    """Remembers how far each partition of `changes` is indexed and, bounded, the last receipts.
+    """Remembers the last receipts, bounded, and how far back they reach.
 
     A receipt is read from a log, so a notification cannot be lost, only late; every wait has a deadline.
     """
@@ -26,7 +26,10 @@ class ReceiptTail:
         self._reader = reader
         self._remembered = remembered
         self._receipts: OrderedDict[Position, Receipt] = OrderedDict()
-        self._watermarks: dict[int, int] = {}
+        # By partition of `changes`: up to here events count as indexed, since their receipts came before this process
+        # began to read, or were forgotten since.
+        self._before: dict[int, int] = {}
+        self._first: dict[tuple[str, int], int] = {}
         self._epochs: dict[str, dict[int, int]] = {}
         self._changed = threading.Condition()
         self._stop = threading.Event()
@@ -47,14 +50,17 @@ class ReceiptTail:
             return self._receipts.get(position)
 
     def wait_indexed(self, position: Position, timeout_seconds: float) -> bool:
-        """Whether everything up to this position is indexed, after waiting at most this long.
+        """Whether the event of this position is indexed, after waiting at most this long.
 
-        Receipts of a partition are written in the order of `changes`, so the highest one covers all before it.
+        Its own receipt counts, not a later one's: an event that was put off is overtaken by others. Of an event that is
+        older than what is remembered it is assumed.
         """
+
+        def indexed() -> bool:
+            return position in self._receipts or position.offset <= self._before.get(position.partition, -1)
+
         with self._changed:
-            return self._changed.wait_for(
-                lambda: self._watermarks.get(position.partition, -1) >= position.offset, timeout_seconds
-            )
+            return self._changed.wait_for(indexed, timeout_seconds)
 
     def epoch(self, collection: str) -> str:
         """Changes with every receipt of the collection that this process has seen, and never comes back."""
@@ -75,6 +81,7 @@ class ReceiptTail:
                     # One record back: it holds the last receipts, and so says how far indexing has come.
                     ends = self._reader.ends(RECEIPTS.name)
                     self._positions = {(RECEIPTS.name, p): max(0, end - 1) for p, end in ends.items()}
+                    self._first = {(RECEIPTS.name, p): end for p, end in ends.items()}
                 self._reader.seek(self._positions)
                 self._follow()
             except Unavailable as error:
@@ -88,21 +95,24 @@ class ReceiptTail:
             for record in records:
                 self._positions[(record.topic, record.partition)] = record.offset + 1
                 try:
-                    self._take(codec.decode_receipts(record.value))
+                    receipts = codec.decode_receipts(record.value)
+                    self._take(receipts, older=record.offset < self._first[(record.topic, record.partition)])
                 except InvalidRecord as error:
                     log.error("unreadable receipts", extra={"error": str(error), "offset": record.offset})
             if not records or time.monotonic() - begun > 5:
                 self._started.set()
 
-    def _take(self, receipts: list[Receipt]) -> None:
+    def _take(self, receipts: list[Receipt], older: bool) -> None:
+        """`older`: they were written before this process began to read."""
         with self._changed:
             for receipt in receipts:
                 self._receipts[receipt.position] = receipt
                 partition, offset = receipt.position.partition, receipt.position.offset
-                if offset > self._watermarks.get(partition, -1):
-                    self._watermarks[partition] = offset
+                if older:
+                    self._before[partition] = max(offset, self._before.get(partition, -1))
                 seen = self._epochs.setdefault(receipt.collection, {})
                 seen[partition] = max(offset, seen.get(partition, -1))
             while len(self._receipts) > self._remembered:
-                self._receipts.popitem(last=False)
+                position, _ = self._receipts.popitem(last=False)
+                self._before[position.partition] = max(position.offset, self._before.get(position.partition, -1))
             self._changed.notify_all()

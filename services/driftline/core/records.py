@@ -74,7 +74,8 @@ class MediaReference:
 
 @dataclass(frozen=True, slots=True)
 class ChangeEvent:
-    """An upsert or a delete. `version` 0 means: from the position in the log."""
+    """An upsert or a delete. `version` 0 means: from the position in the log. `origin` and `not_before_us` are those of
+    a change that was put off: where it stood first, and the time before which it is not to be tried."""
 
     collection: str
     collection_uid: str
@@ -88,6 +89,7 @@ class ChangeEvent:
     media: tuple[MediaReference, ...] = ()
     origin: Position | None = None
     backfill_generation: int = 0
+    not_before_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,9 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
+    """A refused record as it was. `cut_from` is the size of its value in bytes where the letter holds only the
+    beginning, else 0."""
+
     topic: str
     partition: int
     offset: int
@@ -174,6 +179,7 @@ class DeadLetter:
     detail: str
     service: str
     failed_at_us: int
+    cut_from: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,17 +286,28 @@ class Outgoing:
     partition: int | None = None
     headers: tuple[tuple[str, bytes], ...] = ()
 
+    def size(self) -> int:
+        """Bytes that count against the broker's limit, give or take the frame."""
+        return len(self.key) + len(self.value or b"") + sum(len(k) + len(v) for k, v in self.headers)
+
 
 def document_key(tenant: str, document_id: str) -> str:
     """Primary key of a document in a store: 32 hexadecimal digits, safe in any expression.
 
-    128 bits: two of a billion documents collide with a probability below 2e-21.
+    128 bits: two of a billion documents collide with a probability below 2e-21. What is hashed is injective: a tenant
+    never holds the NUL that ends it, since a record that holds one anyway has it escaped.
     """
+    tenant = tenant.replace("\x01", "\x01\x01").replace("\x00", "\x01\x02")
     return hashlib.blake2b(f"{tenant}\x00{document_id}".encode(), digest_size=16).hexdigest()
 
 
 def record_key(collection_uid: str, tenant: str, document_id: str) -> bytes:
-    """Key of a document's records in Kafka: all its changes share a partition, and so keep their order."""
+    """Key of a document's records in Kafka: all its changes share a partition, and so keep their order.
+
+    Injective, since compaction keeps one record a key: the tenant ends at the first slash after the uid, and one that
+    is part of it is written %2F, as in a URL.
+    """
+    tenant = tenant.replace("%", "%25").replace("/", "%2F")
     return f"{collection_uid}/{tenant}/{document_id}".encode()
 
 

@@ -1,13 +1,15 @@
 """The one consumer loop: poll -> decode -> process -> settle -> publish -> dead-letter -> commit.
 
-Only the runner knows offsets. A stage answers each record with what to publish or with an `InvalidRecord`;
-what it raises decides the batch:
+Only the runner knows offsets. A stage (`core.stage`) answers each record with what to publish or with a refusal; what
+it raises decides the batch:
 
 * `Unavailable`: the partitions are paused, reading goes back to the batch's first records, polling goes on so
   that the group keeps the member, and reading resumes at the deadline. No batch is held in memory meanwhile.
 * `Fenced`: another process may own the partitions. The batch is dropped, nothing is committed, and what is
   still owned is read again.
-* anything else is a bug: it leaves `run`, nothing is committed, and the process ends.
+* what a record made it raise: the batch is taken apart, and the guilty record is set aside (`core.isolation`).
+* what the process suffers (no memory, no disk), a stage that lost count, a flood of refusals that may be our own
+  fault (`core.breaker`): it leaves `run`, and the process ends.
 
 Several batches may be in flight. `process` runs on as many threads as `process_workers`, `settle` on one, in
 order; publishing and committing happen on the runner's own thread, in order.
@@ -19,60 +21,28 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
-from driftline.core import codec, metrics
+from driftline.core import isolation, metrics
+from driftline.core.breaker import Breaker
+from driftline.core.dead_letter import dead_letter
 from driftline.core.errors import Fenced, InvalidRecord, SpaceMismatch, Unavailable
 from driftline.core.health import Health
+from driftline.core.isolation import unexpected
 from driftline.core.logs import traceparent_of
 from driftline.core.ports import Publisher, Subscriber
-from driftline.core.records import Clock, DeadLetter, Incoming, Outgoing, now_us
+from driftline.core.records import Clock, Incoming, Outgoing, now_us
 from driftline.core.settings import RunnerSettings
-from driftline.core.topics import DEAD_LETTERS
+from driftline.core.stage import Decode, Processed, Refused, Result, Stage
+from driftline.core.topics import LETTER_ROOM
 from driftline.core.tracing import span
 
 log = logging.getLogger(__name__)
 
 In = TypeVar("In")
-In_contra = TypeVar("In_contra", contravariant=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A record that is dead-lettered, and what is published in its place."""
-
-    error: InvalidRecord
-    instead: tuple[Outgoing, ...] = ()
-
-
-Result = tuple[Outgoing, ...] | Refused
-
-
-@dataclass(slots=True)
-class Processed:
-    """One result per input, in order. `settle` is called afterwards, in batch order, and may wait for what the
-    batch wrote to become visible; it returns more to publish."""
-
-    results: Sequence[Result]
-    settle: Callable[[], Sequence[Outgoing]] | None = None
-
-
-class Stage(Protocol[In_contra]):
-    """One step of the pipeline. Knows nothing of topics, offsets or retries."""
-
-    def process(self, batch: Sequence[In_contra]) -> Processed:
-        """Answer every input. Raises Unavailable to have the whole batch tried again."""
-        ...
-
-    def reset(self) -> None:
-        """Forget what was learnt from earlier batches: ownership changed, or a batch will come again."""
-        ...
-
-
-Decode = Callable[[Incoming], In]
 
 # Between two reports of how far behind this process is.
 _LAG_SECONDS = 2.0
@@ -97,25 +67,6 @@ class _Batch(Generic[In]):
         return {(record.topic, record.partition): record.offset + 1 for record in self.records}
 
 
-class DeadLetterBreaker:
-    """Opens when too many of the last records were refused: then the fault is ours, not the records'."""
-
-    def __init__(self, limit: float, window: int) -> None:
-        self._limit = limit
-        self._recent: deque[bool] = deque(maxlen=window)
-        self._minimum = max(20, window // 10)
-
-    def count(self, refused: int, total: int) -> None:
-        """Raises RuntimeError when the share of refused records is over the limit."""
-        self._recent.extend([True] * refused + [False] * (total - refused))
-        share = sum(self._recent) / max(1, len(self._recent))
-        if len(self._recent) >= self._minimum and share > self._limit:
-            raise RuntimeError(
-                f"{share:.0%} of the last {len(self._recent)} records were dead-lettered, over the limit of "
-                f"{self._limit:.0%}: stopping before more of them are set aside"
-            )
-
-
 class Runner(Generic[In]):
     def __init__(
         self,
@@ -128,6 +79,8 @@ class Runner(Generic[In]):
         settings: RunnerSettings,
         health: Health,
         process_workers: int = 1,
+        breaker: Breaker | None = None,
+        largest_record_bytes: int = 8_000_000,
         clock: Clock = now_us,
     ) -> None:
         self._service = service
@@ -138,7 +91,8 @@ class Runner(Generic[In]):
         self._settings = settings
         self._health = health
         self._clock = clock
-        self._breaker = DeadLetterBreaker(settings.dead_letter_limit, settings.dead_letter_window)
+        self._breaker = breaker or Breaker(settings.dead_letter_limit, settings.dead_letter_window)
+        self._largest = largest_record_bytes
         self._process_pool = ThreadPoolExecutor(process_workers, thread_name_prefix="process")
         self._settle_pool = ThreadPoolExecutor(1, thread_name_prefix="settle")
         self._in_flight: deque[_Batch[In]] = deque()
@@ -147,12 +101,14 @@ class Runner(Generic[In]):
         self._buffer_since = 0.0
         self._stopping = threading.Event()
         self._beat = time.monotonic()
+        self._is_behind = False
         self._lag_due = 0.0
         self._lagging: set[tuple[str, int]] = set()
 
-    def busy(self) -> bool:
-        """Whether records wait or are being processed. May be asked from any thread."""
-        return bool(self._in_flight or self._buffer)
+    @property
+    def is_behind(self) -> bool:
+        """Whether the last batch was cut because it was full: more is waiting. May be asked from any thread."""
+        return self._is_behind
 
     def stop(self) -> None:
         """Finish what is in flight, commit it, and return from `run`."""
@@ -258,6 +214,7 @@ class Runner(Generic[In]):
             metrics.RECORDS.labels(topic).inc(count)
 
     def _submit(self) -> None:
+        self._is_behind = self._is_full()
         size = self._settings.batch_records
         batch: _Batch[In] = _Batch(self._buffer[:size])
         self._buffer = self._buffer[size:]
@@ -267,7 +224,9 @@ class Runner(Generic[In]):
                 batch.inputs.append(self._decode(record))
                 batch.positions.append(len(batch.positions))
             except InvalidRecord as error:
-                batch.refused.append((record, Refused(error)))
+                batch.refused.append((record, Refused(error, origin=record.topic)))
+            except Exception as error:  # noqa: BLE001 - whatever a record makes us raise sets that record aside
+                batch.refused.append((record, Refused(unexpected(error), origin=record.topic)))
         metrics.BATCH_RECORDS.observe(len(batch.records))
         processing = self._process_pool.submit(self._process, batch)
         batch.done = self._settle_pool.submit(self._settle, processing)
@@ -283,7 +242,7 @@ class Runner(Generic[In]):
             span(name, first, traces[1:], records=len(batch.records)),
             metrics.STAGE_SECONDS.labels("process").time(),
         ):
-            return self._stage.process(batch.inputs)
+            return isolation.process(self._stage, batch.inputs)
 
     @staticmethod
     def _settle(processing: Future[Processed]) -> tuple[Processed, Sequence[Outgoing]]:
@@ -296,23 +255,12 @@ class Runner(Generic[In]):
     def _finish(self, batch: _Batch[In]) -> None:
         assert batch.done is not None
         processed, settled = batch.done.result()
-        if len(processed.results) != len(batch.inputs):
-            raise RuntimeError(f"{len(batch.inputs)} inputs, {len(processed.results)} results")
-        outgoing: list[Outgoing] = []
-        accepted = iter(processed.results)
-        undecodable = {id(record) for record, _ in batch.refused}
-        refused = list(batch.refused)
-        for record in batch.records:
-            if id(record) in undecodable:
-                continue
-            result = next(accepted)
-            if isinstance(result, Refused):
-                refused.append((record, result))
-                outgoing.extend(result.instead)
-            else:
-                outgoing.extend(result)
-        outgoing.extend(settled)
-        outgoing.extend(self._dead_letter(record, result.error) for record, result in refused)
+        outgoing, refused = self._sorted(batch, processed)
+        outgoing += settled
+        outgoing += [
+            dead_letter(record, result.error, self._service, self._largest + LETTER_ROOM, self._clock())
+            for record, result in refused
+        ]
         if self._subscriber.lease_seconds() <= 0:
             raise Fenced("the lease ran out before publishing")
         with metrics.STAGE_SECONDS.labels("publish").time():
@@ -323,21 +271,32 @@ class Runner(Generic[In]):
         metrics.BATCHES.labels("ok").inc()
         metrics.IN_FLIGHT.set(max(0, len(self._in_flight) - 1))
         self._health.ready("pipeline")
-        self._breaker.count(len(refused), len(batch.records))
+        self._breaker.count(len(batch.records), [(result.origin, result.error) for _, result in refused])
 
-    def _dead_letter(self, record: Incoming, error: InvalidRecord) -> Outgoing:
-        metrics.DEAD_LETTERS.labels(error.reason).inc()
-        log.warning(
-            "dead letter",
-            extra={"reason": error.reason, "detail": error.detail, "topic": record.topic,
-                   "partition": record.partition, "offset": record.offset},
-        )  # fmt: skip
-        letter = DeadLetter(
-            record.topic, record.partition, record.offset, record.key, record.value or b"", record.headers,
-            error.reason, error.detail, self._service, self._clock(),
-        )  # fmt: skip
-        key = f"{record.topic}/{record.partition}/{record.offset}".encode()
-        return Outgoing(DEAD_LETTERS.name, key, codec.encode_dead_letter(letter), 0)
+    def _sorted(self, batch: _Batch[In], processed: Processed) -> tuple[list[Outgoing], list[tuple[Incoming, Refused]]]:
+        """What the batch publishes, and the records of it that are set aside."""
+        outgoing: list[Outgoing] = []
+        undecodable = {id(record) for record, _ in batch.refused}
+        refused = list(batch.refused)
+        decoded = (record for record in batch.records if id(record) not in undecodable)
+        for record, item, answer in zip(decoded, batch.inputs, processed.results, strict=True):
+            result = self._fitting(item, answer)
+            if isinstance(result, Refused):
+                refused.append((record, result))
+                outgoing += result.instead
+            else:
+                outgoing += result
+        return outgoing, refused
+
+    def _fitting(self, item: In, result: Result) -> Result:
+        """The result, or a refusal where the broker would take none of it, however often it was tried."""
+        if isinstance(result, Refused):
+            return result
+        largest = max((record.size() for record in result), default=0)
+        if largest <= self._largest:
+            return result
+        error = InvalidRecord("record_too_large", f"it becomes {largest} bytes; at most {self._largest} are sent")
+        return next(iter(self._stage.reject(item, error).results))
 
     def _report_lag(self) -> None:
         """What is not committed yet: beyond the position, as of the last fetch, and taken but still at work. Every few

@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from driftline import __version__
 from driftline.core import logs, metrics, tracing
@@ -60,23 +60,28 @@ def on_signals(handle: Callable[[], None]) -> None:
     signal.signal(signal.SIGINT, handler)
 
 
-def run_beside(name: str, runner: Runner[Any], close: Callable[[], None]) -> Callable[[], None]:
-    """Run a second loop on a thread; a bug there ends the whole service. Returns what stops it and calls `close`."""
+class Loop(Protocol):
+    """What runs until it is stopped: a runner, or what runs one again and again."""
+
+    def run(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+def run_beside(name: str, loop: Loop) -> Callable[[], None]:
+    """Run a second loop on a thread; a bug there ends the whole service. Returns what stops it and waits for that."""
 
     def run() -> None:
         try:
-            runner.run()
+            loop.run()
         except Exception:
             log.exception("stopping: a bug", extra={"loop": name})
             os.kill(os.getpid(), signal.SIGTERM)
-        finally:
-            close()
 
     thread = threading.Thread(target=run, name=name)
     thread.start()
 
     def stop() -> None:
-        runner.stop()
+        loop.stop()
         thread.join()
 
     return stop

@@ -15,6 +15,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from driftline.core.topics import LETTER_ROOM
+
 _S = TypeVar("_S", bound="ServiceSettings")
 
 
@@ -39,6 +41,11 @@ class KafkaSettings(Section):
     sasl_username: str = ""
     sasl_password_file: Path | None = Field(None, description="file that holds the password")
     ssl_cafile: Path | None = Field(None, description="PEM file of the authorities to trust")
+
+    @property
+    def letter_bytes(self) -> int:
+        """Largest record of `dead-letters`: it holds another record whole."""
+        return self.max_request_bytes + LETTER_ROOM
 
     @model_validator(mode="after")
     def _heartbeats_fit(self) -> KafkaSettings:
@@ -87,7 +94,11 @@ class RunnerSettings(Section):
     max_in_flight: int = Field(2, ge=1, le=16, description="batches between poll and commit")
     drain_seconds: float = Field(25.0, gt=0, le=600, description="to finish what is in flight after SIGTERM")
     dead_letter_limit: float = Field(
-        0.5, gt=0, le=1, description="stop when more than this share of the last window was dead-lettered"
+        0.5,
+        gt=0,
+        le=1,
+        description="a source rests when more than this share of the last window was refused; a stage stops when so "
+        "many were for reasons that may be its own fault, in records of several producers",
     )
     dead_letter_window: int = Field(2_000, ge=10, description="records the share is measured over")
 

@@ -29,6 +29,9 @@ def _retained(days: int) -> dict[str, str]:
 # Longer than an event may sit in `changes` or `vectors` is how long a tombstone is kept (index.tombstone_days).
 LOG_DAYS = 7
 
+# A dead letter holds a record that may be as large as the broker takes, with its headers, the reason and the position.
+LETTER_ROOM = 512 * 1024
+
 _COMPACTED = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"}
 
 CHANGES = Topic(
@@ -56,6 +59,11 @@ BACKFILL = Topic(
     "backfill", "as changes", "ChangeEvent", 0, _retained(LOG_DAYS),
     ("upgrade", "query"), ("encode",), "documents to embed for a new generation; fresh changes go before",
 )  # fmt: skip
+DEFERRED = Topic(
+    "deferred", "as changes", "ChangeEvent", 0, _retained(LOG_DAYS),
+    ("encode", "index"), ("encode",),
+    "changes put off: of a producer that sent more than its share, or of a collection that cannot be written now",
+)  # fmt: skip
 QUERIES = Topic(
     "queries", "collection uid", "SearchedQuery", 1, _retained(LOG_DAYS),
     ("query",), ("upgrade",), "a sample of the texts that are searched for, where query.log_per_second allows it",
@@ -66,5 +74,5 @@ CONTROL = Topic(
     "collections, spaces, log incarnations, compensations and the state of upgrades",
 )  # fmt: skip
 
-TOPICS = (CONTROL, CHANGES, VECTORS, DOCUMENTS, RECEIPTS, BACKFILL, QUERIES, DEAD_LETTERS)
+TOPICS = (CONTROL, CHANGES, VECTORS, DOCUMENTS, RECEIPTS, DEFERRED, BACKFILL, QUERIES, DEAD_LETTERS)
 BY_NAME = {topic.name: topic for topic in TOPICS}

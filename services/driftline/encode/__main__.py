@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from driftline.adapters.kafka import KafkaLogReader, KafkaPublisher, KafkaSubscriber
 from driftline.adapters.redis import RedisCache
@@ -13,9 +14,10 @@ from driftline.core.control import ControlFollower, ControlView
 from driftline.core.health import Health
 from driftline.core.records import Priority
 from driftline.core.runner import Runner
-from driftline.core.settings import load
-from driftline.core.topics import BACKFILL, CHANGES
-from driftline.encode.lane import YieldingStage
+from driftline.core.settings import RunnerSettings, load
+from driftline.core.stage import Decode, Stage
+from driftline.core.topics import BACKFILL, CHANGES, DEFERRED, Topic
+from driftline.encode.lane import DeferredStage, YieldingStage, decode_deferred
 from driftline.encode.settings import EncodeSettings
 from driftline.encode.stage import Change, EncodeStage, decode
 
@@ -29,27 +31,65 @@ def main() -> int:
     follower = ControlFollower(KafkaLogReader(settings.kafka, fetch_wait_ms=500), view)
     service.patiently(follower.start, "kafka", threading.Event())
     cache = RedisCache(settings.redis)
-    stage = EncodeStage(view, TritonEmbedder(settings.triton), cache, settings.encode)
     publisher = KafkaPublisher(settings.kafka)
-    subscriber = KafkaSubscriber(settings.kafka, settings.encode.group, [CHANGES.name])
-    runner: Runner[Change] = Runner(
-        service="encode", subscriber=subscriber, publisher=publisher, stage=stage, decode=decode,
-        settings=settings.runner, health=health, process_workers=settings.runner.max_in_flight,
-    )  # fmt: skip
-    subscriber.subscribe(runner)
-    lane_subscriber = KafkaSubscriber(settings.kafka, settings.encode.backfill_group, [BACKFILL.name])
-    # An embedder of its own: the other one's requests in flight are for changes.
-    background = EncodeStage(view, TritonEmbedder(settings.triton), cache, settings.encode, Priority.BACKGROUND)
-    lane: Runner[Change] = Runner(
-        service="encode", subscriber=lane_subscriber, publisher=publisher,
-        stage=YieldingStage(background, runner.busy, settings.encode.backfill_patience_seconds), decode=decode,
-        settings=settings.backfill, health=health, process_workers=settings.backfill.max_in_flight,
-    )  # fmt: skip
-    lane_subscriber.subscribe(lane)
-    stop_lane = service.run_beside("backfill", lane, lane_subscriber.close)
+
+    def runner_of(
+        topic: Topic,
+        group: str,
+        stage: Stage[Change],
+        decode: Decode[Change],
+        runner_settings: RunnerSettings,
+        health: Health,
+    ) -> tuple[Runner[Change], KafkaSubscriber]:
+        subscriber = KafkaSubscriber(settings.kafka, group, [topic.name])
+        runner: Runner[Change] = Runner(
+            service="encode",
+            subscriber=subscriber,
+            publisher=publisher,
+            stage=stage,
+            decode=decode,
+            settings=runner_settings,
+            health=health,
+            process_workers=runner_settings.max_in_flight,
+            largest_record_bytes=settings.kafka.max_request_bytes,
+        )
+        subscriber.subscribe(runner)
+        return runner, subscriber
+
+    def stage_of(priority: Priority, is_behind: Callable[[], bool] = lambda: False) -> EncodeStage:
+        # Each with an embedder of its own: the requests that one has in flight take no place of another's.
+        return EncodeStage(view, TritonEmbedder(settings.triton), cache, settings.encode, priority, is_behind)
+
+    fresh = stage_of(Priority.CHANGE, lambda: runner.is_behind)
+    runner, subscriber = runner_of(CHANGES, settings.encode.group, fresh, decode, settings.runner, health)
+    late = stage_of(Priority.BACKGROUND)
+    deferred, deferred_subscriber = runner_of(
+        DEFERRED,
+        settings.encode.deferred_group,
+        DeferredStage(late, lambda: fresh.is_embedding, settings.encode.deferred_patience_seconds),
+        decode_deferred,
+        settings.deferred,
+        Health(scope="deferred:"),
+    )
+    backfill, backfill_subscriber = runner_of(
+        BACKFILL,
+        settings.encode.backfill_group,
+        YieldingStage(
+            stage_of(Priority.BACKGROUND),
+            lambda: fresh.is_embedding or late.is_embedding,
+            settings.encode.backfill_patience_seconds,
+        ),
+        decode,
+        settings.backfill,
+        health,
+    )
+    stop_deferred = service.run_beside("deferred", deferred)
+    stop_backfill = service.run_beside("backfill", backfill)
     code = service.run_stage("encode", settings.telemetry.metrics_host, settings.telemetry.metrics_port, health, runner)
-    stop_lane()
-    subscriber.close()
+    stop_backfill()
+    stop_deferred()
+    for member in (backfill_subscriber, deferred_subscriber, subscriber):
+        member.close()
     publisher.close()
     follower.close()
     return code

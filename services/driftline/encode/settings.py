@@ -16,6 +16,17 @@ class EncodeSection(Section):
     backfill_patience_seconds: float = Field(
         20.0, ge=0, le=600, description="longest time a batch of backfills waits for fresh changes to pause"
     )
+    deferred_group: str = Field("driftline-encode-deferred", description="consumer group of what was put off")
+    deferred_patience_seconds: float = Field(
+        1.0, ge=0, le=600, description="longest time a batch of what was put off waits for fresh changes to be embedded"
+    )
+    share_documents: int = Field(
+        2,
+        ge=1,
+        le=20_000,
+        description="documents that a tenant of a collection has embedded of one batch while more is waiting; the rest "
+        "of it is put off, so that others go first",
+    )
     cache_ttl_seconds: int = Field(7 * 86_400, ge=1, description="how long an embedding stays in Redis")
 
 
@@ -24,6 +35,7 @@ class EncodeSettings(ServiceSettings):
     redis: RedisSettings = RedisSettings()
     # Batches of some seconds of encoding, two in flight: Triton never waits for the next poll.
     runner: RunnerSettings = RunnerSettings(batch_records=256, batch_age_seconds=0.01, max_in_flight=2)
+    deferred: RunnerSettings = RunnerSettings(batch_records=32, batch_age_seconds=0.02, max_in_flight=2)
     # Small batches: one that has begun does not yield any more, but for its place in Triton's queue.
     backfill: RunnerSettings = RunnerSettings(batch_records=32, batch_age_seconds=0.05, max_in_flight=2)
     encode: EncodeSection = EncodeSection()

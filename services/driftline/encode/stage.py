@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,14 +13,14 @@ from tokenizers import Tokenizer
 from driftline.core import codec, metrics
 from driftline.core.collections import Collection, embedded_text
 from driftline.core.control import ControlView
-from driftline.core.errors import InvalidRecord, SpaceMismatch
+from driftline.core.deferral import deferred
+from driftline.core.errors import InvalidRecord, PartlyUnavailable, SpaceMismatch
 from driftline.core.ports import Cache, Embedder
 from driftline.core.records import (
     ChangeEvent,
     Clock,
     Generation,
     Incoming,
-    Matrix,
     NamedVectors,
     Operation,
     Outgoing,
@@ -31,11 +31,13 @@ from driftline.core.records import (
     now_us,
     record_key,
 )
-from driftline.core.runner import Processed, Refused, Result
+from driftline.core.stage import Processed, Refused, Result
 from driftline.core.topics import CHANGES, VECTORS
+from driftline.core.troubles import Troubles
+from driftline.encode.embed import Job, JobEmbedder
 from driftline.encode.settings import EncodeSection
+from driftline.encode.share import over_their_share
 from driftline.retrieval.chunking import Span, TokenSpans, chunk
-from driftline.retrieval.embeddings import cache_key, plan_requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +53,24 @@ def decode(record: Incoming) -> Change:
     return Change(Position(record.partition, record.offset), codec.decode_change(record.value), record.headers)
 
 
-@dataclass(slots=True)
-class _Job:
-    """What one upsert needs of the encoder of one generation."""
+@dataclass(frozen=True, slots=True)
+class _PutOff:
+    """A change that takes its turn later, and why."""
 
-    generation: Generation
-    space: Space
-    chunks: list[str]
-    vectors: list[Matrix | None]
-    failed: InvalidRecord | None = None
+    reason: str
+    not_before_us: int
+
+
+# What is to be done for a change: embed these (none for a delete), put it off, or refuse it.
+_Plan = list[Job] | _PutOff | InvalidRecord
 
 
 class EncodeStage:
-    """Answers every change event with one VectorRecord; a refused one with a dead letter and a rejected record."""
+    """Answers every change event with one VectorRecord; a refused one with a dead letter and a rejected record.
+
+    A change whose encoder cannot be used now is put off, and so is one beyond its producer's share while `is_behind`
+    says that more is waiting. Thread-safe: batches are processed side by side.
+    """
 
     def __init__(
         self,
@@ -72,16 +79,24 @@ class EncodeStage:
         cache: Cache,
         settings: EncodeSection,
         priority: Priority = Priority.CHANGE,
+        is_behind: Callable[[], bool] = lambda: False,
         clock: Clock = now_us,
     ) -> None:
         self._view = view
         self._embedder = embedder
-        self._cache = cache
+        self._jobs = JobEmbedder(embedder, cache, settings, priority)
         self._settings = settings
-        self._priority = priority
+        self._is_behind = is_behind
         self._clock = clock
+        self._troubles = Troubles(clock)
         self._tokenizers: dict[str, TokenSpans] = {}
         self._lock = threading.Lock()
+        self._embedding = 0
+
+    @property
+    def is_embedding(self) -> bool:
+        """Whether the encoder is at work for this stage right now. May be asked from any thread."""
+        return self._embedding > 0
 
     def reset(self) -> None:
         """Nothing is remembered between batches."""
@@ -89,13 +104,19 @@ class EncodeStage:
     def process(self, batch: Sequence[Change]) -> Processed:
         read_at = self._clock()
         base = self._view.log_base(CHANGES.name)
-        plans: list[list[_Job] | InvalidRecord] = [self._plan(change) for change in batch]
+        behind = self._is_behind()
+        over = over_their_share([c.event for c in batch], self._settings.share_documents) if behind else set()
+        plans = [_PutOff("share", 0) if i in over else self._plan(change) for i, change in enumerate(batch)]
         self._embed([job for plan in plans if isinstance(plan, list) for job in plan])
-        results = [self._result(change, plan, base, read_at) for change, plan in zip(batch, plans, strict=True)]
-        return Processed(results)
+        return Processed([self._result(c, plan, base, read_at) for c, plan in zip(batch, plans, strict=True)])
 
-    def _plan(self, change: Change) -> list[_Job] | InvalidRecord:
-        """The jobs of an upsert, one per live generation; none for a delete; or why the event is refused."""
+    def reject(self, item: Change, error: InvalidRecord) -> Processed:
+        read_at = self._clock()
+        return Processed([self._refused(item, error, self._view.log_base(CHANGES.name), read_at)])
+
+    # Planning
+
+    def _plan(self, change: Change) -> _Plan:
         event = change.event
         collection = self._view.incarnation(event.collection, event.collection_uid)
         if collection is None and event.backfill_generation:
@@ -104,8 +125,12 @@ class EncodeStage:
             return InvalidRecord(
                 "unknown_collection", f"there is no collection {event.collection!r} ({event.collection_uid})"
             )
+        if not event.version and collection.definition.versions == "external":
+            return InvalidRecord("version_required", "the collection's versions are external, and this has none")
         if event.operation is Operation.DELETE:
             return []
+        if until := self._troubles.waits_until(collection.uid):
+            return _PutOff("waits", until)
         wanted = [g for g in collection.generations if event.backfill_generation in (0, g.number)]
         try:
             text = embedded_text(collection.definition, _fields(event))
@@ -114,14 +139,16 @@ class EncodeStage:
             return [self._job(collection, generation, text) for generation in wanted]
         except InvalidRecord as error:
             return error
+        except PartlyUnavailable as error:
+            return _PutOff("waits", self._troubles.note(collection.uid, collection.name, error))
 
-    def _job(self, collection: Collection, generation: Generation, text: str) -> _Job:
+    def _job(self, collection: Collection, generation: Generation, text: str) -> Job:
         space = self._view.space(generation.space)
         chunking = collection.definition.embedding.chunking
         spans = self._token_spans(space) if chunking.mode != "whole" else _no_spans
         chunks = chunk(text, chunking, space.max_tokens, spans)
         metrics.CHUNKS.observe(len(chunks))
-        return _Job(generation, space, chunks, [None] * len(chunks))
+        return Job(generation, space, chunks, [None] * len(chunks))
 
     def _token_spans(self, space: Space) -> TokenSpans:
         """The encoder's own tokenizer, fetched once per space."""
@@ -143,103 +170,78 @@ class EncodeStage:
         with self._lock:
             return self._tokenizers.setdefault(space.fingerprint, spans)
 
-    def _embed(self, jobs: Sequence[_Job]) -> None:
-        by_space: dict[str, list[_Job]] = {}
-        for job in jobs:
-            by_space.setdefault(job.space.fingerprint, []).append(job)
-        for group in by_space.values():
-            self._embed_space(group[0].space, group)
+    def _embed(self, jobs: Sequence[Job]) -> None:
+        if not jobs:
+            return
+        with self._lock:
+            self._embedding += 1
+        try:
+            self._jobs.embed(jobs)
+        finally:
+            with self._lock:
+                self._embedding -= 1
 
-    def _embed_space(self, space: Space, jobs: Sequence[_Job]) -> None:
-        slots: dict[str, list[tuple[_Job, int]]] = {}
-        for job in jobs:
-            for i, text in enumerate(job.chunks):
-                slots.setdefault(space.document_prefix + text, []).append((job, i))
-        texts = list(slots)
-        keys = [cache_key(space.fingerprint, text) for text in texts]
-        missing: list[str] = []
-        for text, cached in zip(texts, self._cache.get_many(keys), strict=True):
-            vector = _from_cache(cached, space.dimension)
-            if vector is None:
-                missing.append(text)
-            else:
-                _fill(slots[text], vector)
-        metrics.CACHE_REQUESTS.labels("embedding", "miss").inc(len(missing))
-        metrics.CACHE_REQUESTS.labels("embedding", "hit").inc(len(texts) - len(missing))
-        fresh, failure = self._embed_texts(space, missing)
-        self._cache.set_many(
-            {
-                cache_key(space.fingerprint, t): v.tobytes()
-                for t, v in fresh.items()
-                if not isinstance(v, InvalidRecord)
-            },
-            self._settings.cache_ttl_seconds,
-        )
-        if failure is not None:
-            # What did get through is cached by now: the batch's next try only needs the rest.
-            raise failure
-        for text, answer in fresh.items():
-            if isinstance(answer, InvalidRecord):
-                for job, _ in slots[text]:
-                    job.failed = answer
-            else:
-                _fill(slots[text], answer)
+    # Results
 
-    def _embed_texts(
-        self, space: Space, texts: Sequence[str]
-    ) -> tuple[dict[str, Matrix | InvalidRecord], Exception | None]:
-        """Embed distinct texts; also what kept some of them from getting through.
-
-        A refused request is taken apart, so that only the guilty text is refused.
-        """
-        failure: Exception | None = None
-        answers: dict[str, Matrix | InvalidRecord] = {}
-        size = min(self._settings.request_texts, space.max_batch)
-        requests = [[texts[i] for i in request] for request in plan_requests(texts, size)]
-        while requests:
-            again: list[list[str]] = []
-            results = self._embedder.embed(space.encoder, space.fingerprint, requests, self._priority)
-            for request, result in zip(requests, results, strict=True):
-                if isinstance(result, InvalidRecord):
-                    if len(request) == 1:
-                        answers[request[0]] = result
-                    else:
-                        again += [request[: len(request) // 2], request[len(request) // 2 :]]
-                elif isinstance(result, Exception):
-                    failure = result
-                else:
-                    answers.update(zip(request, result, strict=True))
-            requests = again
-        return answers, failure
-
-    def _result(self, change: Change, plan: list[_Job] | InvalidRecord, base: int, read_at: int) -> Result:
-        backfill = change.event.backfill_generation
-        error = plan if isinstance(plan, InvalidRecord) else next((j.failed for j in plan if j.failed), None)
-        if backfill and not plan:
+    def _result(self, change: Change, plan: _Plan, base: int, read_at: int) -> Result:
+        event = change.event
+        if isinstance(plan, list):
+            plan = self._outcome(event, plan)
+        if isinstance(plan, InvalidRecord):
+            return self._refused(change, plan, base, read_at)
+        if isinstance(plan, _PutOff):
+            metrics.PUT_OFF.labels(plan.reason).inc()
+            version, position = self._identity(change, base)
+            partition = change.position.partition
+            return (deferred(event, version, position, partition, plan.not_before_us, change.headers),)
+        if event.backfill_generation and not plan:
             # The generation was given up meanwhile.
             return ()
-        if backfill and error is not None:
+        return (self._vectors(change, self._record(change, plan, base, read_at)),)
+
+    def _outcome(self, event: ChangeEvent, jobs: list[Job]) -> _Plan:
+        """The jobs as they were, or what became of them where one failed."""
+        failed = next((job.failed for job in jobs if job.failed is not None), None)
+        if isinstance(failed, PartlyUnavailable):
+            return _PutOff("waits", self._troubles.note(event.collection_uid, event.collection, failed))
+        if jobs:
+            self._troubles.clear(event.collection_uid, event.collection)
+        return jobs if failed is None else failed
+
+    def _refused(self, change: Change, error: InvalidRecord, base: int, read_at: int) -> Refused:
+        event = change.event
+        origin = f"{event.collection_uid}/{event.tenant}"
+        if event.backfill_generation:
             # No receipt waits for it, and the older generation goes on serving the document.
-            return Refused(error)
-        jobs = plan if isinstance(plan, list) and error is None else []
-        record = self._record(change, jobs, base, read_at, error)
+            return Refused(error, origin=origin)
+        record = self._record(change, [], base, read_at, error)
+        return Refused(error, (self._vectors(change, record),), origin)
+
+    @staticmethod
+    def _vectors(change: Change, record: VectorRecord) -> Outgoing:
         key = record_key(record.collection_uid, record.tenant, record.id)
-        outgoing = Outgoing(VECTORS.name, key, codec.encode_vector(record), change.position.partition, change.headers)
-        return (outgoing,) if error is None else Refused(error, (outgoing,))
+        return Outgoing(VECTORS.name, key, codec.encode_vector(record), change.position.partition, change.headers)
+
+    @staticmethod
+    def _identity(change: Change, base: int) -> tuple[int, Position]:
+        """The version of a change, and the position that its receipt is waited for at."""
+        event = change.event
+        return event.version or base + change.position.offset, event.origin or change.position
 
     def _record(
-        self, change: Change, jobs: Sequence[_Job], base: int, read_at: int, error: InvalidRecord | None
+        self, change: Change, jobs: Sequence[Job], base: int, read_at: int, error: InvalidRecord | None = None
     ) -> VectorRecord:
         event = change.event
+        version, position = self._identity(change, base)
         chunks = tuple(jobs[0].chunks) if jobs else ()
         return VectorRecord(
-            position=event.origin or change.position,
+            position=position,
             collection=event.collection,
             collection_uid=event.collection_uid,
             tenant=event.tenant,
             id=event.id,
             operation=event.operation,
-            version=event.version or base + change.position.offset,
+            version=version,
             fields_json=event.fields_json,
             accepted_at_us=event.accepted_at_us,
             read_at_us=read_at,
@@ -254,7 +256,7 @@ class EncodeStage:
         )
 
 
-def _named(job: _Job, common: tuple[str, ...]) -> NamedVectors:
+def _named(job: Job, common: tuple[str, ...]) -> NamedVectors:
     values = np.stack([v for v in job.vectors if v is not None])
     own = tuple(job.chunks)
     generation = job.generation
@@ -275,14 +277,3 @@ def _fields(event: ChangeEvent) -> dict[str, object]:
 
 def _no_spans(text: str) -> list[Span]:
     raise AssertionError(f"a whole text of {len(text)} characters is not tokenised")
-
-
-def _from_cache(cached: bytes | None, dimension: int) -> Matrix | None:
-    if cached is None or len(cached) != 4 * dimension:
-        return None
-    return np.frombuffer(cached, dtype=np.float32)
-
-
-def _fill(slots: Sequence[tuple[_Job, int]], vector: Matrix) -> None:
-    for job, i in slots:
-        job.vectors[i] = vector

@@ -13,7 +13,8 @@ import orjson
 from driftline.core import codec, metrics
 from driftline.core.collections import Collection, attributes_of
 from driftline.core.control import ControlView
-from driftline.core.errors import Fenced, InvalidRecord, InvalidRequest, Unavailable
+from driftline.core.deferral import deferred
+from driftline.core.errors import Fenced, InvalidRecord, InvalidRequest, PartlyUnavailable, Unavailable
 from driftline.core.ports import Cache, VectorStore
 from driftline.core.records import (
     ChangeEvent,
@@ -31,8 +32,9 @@ from driftline.core.records import (
     now_us,
     record_key,
 )
-from driftline.core.runner import Processed, Refused, Result
-from driftline.core.topics import CHANGES, DOCUMENTS, RECEIPTS
+from driftline.core.stage import Processed, Refused, Result
+from driftline.core.topics import DOCUMENTS, RECEIPTS
+from driftline.core.troubles import Troubles
 from driftline.index.fold import Folded, Verdict, fold
 from driftline.index.settings import IndexSection
 
@@ -87,16 +89,24 @@ class _Group:
     documents: dict[int, dict[int, StoredDocument]] = field(default_factory=dict)
 
 
-class _AskedAgain:
-    """The verdict on a record whose vectors are all of generations that are gone: it is embedded once more."""
+@dataclass(frozen=True, slots=True)
+class _PutOff:
+    """The verdict on a record that is sent back to be embedded once more, not before that time: its collection cannot
+    be written now, or its vectors are all of generations that are gone."""
+
+    not_before_us: int
 
 
-_ASKED_AGAIN = _AskedAgain()
-_Outcome = Verdict | InvalidRecord | _AskedAgain
+_Outcome = Verdict | InvalidRecord | _PutOff
+_Written = tuple[StoreTarget, RecentVersions, int]
 
 
 class IndexStage:
-    """One owner per partition gives the order; `lease` tells for how many seconds this process surely is the owner."""
+    """One owner per partition gives the order; `lease` tells for how many seconds this process surely is the owner.
+
+    A collection whose store cannot be written holds up nobody else: its records are put off, and come again as changes.
+    `process` and `reject` are called by one thread; `reset` and `settle` may be called by others.
+    """
 
     def __init__(
         self,
@@ -113,6 +123,7 @@ class IndexStage:
         self._lease = lease
         self._settings = settings
         self._clock = clock
+        self._troubles = Troubles(clock)
         self._lock = threading.Lock()
         self._recent: dict[str, RecentVersions] = {}
 
@@ -129,45 +140,71 @@ class IndexStage:
         return remaining
 
     def process(self, batch: Sequence[VectorRecord]) -> Processed:
-        gone = InvalidRecord("unknown_collection", "the collection is gone")
-        verdicts: list[_Outcome] = [gone] * len(batch)
+        verdicts: dict[int, _Outcome] = {}
         groups: dict[str, _Group] = {}
         for i, record in enumerate(batch):
             try:
                 if record.rejected_reason:
                     raise InvalidRecord(record.rejected_reason, record.rejected_detail)
-                if not self._sort_in(groups, i, record):
-                    verdicts[i] = _ASKED_AGAIN
+                if (put_off := self._sort_in(groups, i, record)) is not None:
+                    verdicts[i] = put_off
             except InvalidRecord as error:
                 verdicts[i] = error
-        written: list[tuple[StoreTarget, RecentVersions, int]] = []
+        written: list[_Written] = []
         for group in groups.values():
-            folded, stores = self._write(batch, group)
-            written += stores
-            for i, verdict in zip(group.indices, folded.verdicts, strict=True):
-                verdicts[i] = verdict
+            verdicts |= self._write_group(batch, group, written)
+        return self._processed(batch, [verdicts[i] for i in range(len(batch))], written)
+
+    def reject(self, item: VectorRecord, error: InvalidRecord) -> Processed:
+        return self._processed([item], [error], [])
+
+    def _processed(
+        self, batch: Sequence[VectorRecord], verdicts: Sequence[_Outcome], written: Sequence[_Written]
+    ) -> Processed:
         written_at = self._clock()
         results = [self._result(record, verdict) for record, verdict in zip(batch, verdicts, strict=True)]
         return Processed(results, lambda: self._settle(batch, verdicts, written, written_at))
 
-    def _sort_in(self, groups: dict[str, _Group], i: int, record: VectorRecord) -> bool:
-        """Put a record into its collection's group; False when it has to be embedded again first."""
+    def _sort_in(self, groups: dict[str, _Group], i: int, record: VectorRecord) -> _PutOff | None:
+        """Put a record into its collection's group, or tell when it has to be embedded again first."""
         collection = self._view.incarnation(record.collection, record.collection_uid)
         if collection is None:
             raise InvalidRecord("unknown_collection", f"there is no collection {record.collection!r}")
+        if until := self._troubles.waits_until(collection.uid):
+            return _PutOff(until)
         group = groups.get(collection.uid)
         if group is None:
-            group = groups[collection.uid] = self._group(collection)
+            try:
+                group = groups[collection.uid] = self._group(collection)
+            except PartlyUnavailable as error:
+                return _PutOff(self._troubles.note(collection.uid, collection.name, error))
         key = document_key(record.tenant, record.id)
         documents: dict[int, StoredDocument] = {}
         if record.operation is Operation.UPSERT:
             documents = _documents(group, key, record)
             if not record.backfill_generation and collection.complete.number not in documents:
-                return False
+                return _PutOff(0)
         group.documents[len(group.indices)] = documents
         group.indices.append(i)
         group.keys.append(key)
-        return True
+        return None
+
+    def _write_group(
+        self, batch: Sequence[VectorRecord], group: _Group, written: list[_Written]
+    ) -> dict[int, _Outcome]:
+        """Write a collection's records; the verdicts by index into the batch. Adds what was written to `written`."""
+        collection = group.collection
+        try:
+            folded = self._write(batch, group, written)
+        except PartlyUnavailable as error:
+            with self._lock:
+                # What it holds now is not known: read it anew when it can be used again.
+                for target in group.targets.values():
+                    self._recent.pop(target.store, None)
+            until = self._troubles.note(collection.uid, collection.name, error)
+            return dict.fromkeys(group.indices, _PutOff(until))
+        self._troubles.clear(collection.uid, collection.name)
+        return dict(zip(group.indices, folded.verdicts, strict=True))
 
     def _group(self, collection: Collection) -> _Group:
         targets = {g.number: collection.target(g, self._view.space(g.space).dimension) for g in collection.generations}
@@ -175,14 +212,11 @@ class IndexStage:
             recent = {number: self._recent.get(target.store) for number, target in targets.items()}
         return _Group(collection, targets, recent)
 
-    def _write(
-        self, batch: Sequence[VectorRecord], group: _Group
-    ) -> tuple[Folded, list[tuple[StoreTarget, RecentVersions, int]]]:
+    def _write(self, batch: Sequence[VectorRecord], group: _Group, written: list[_Written]) -> Folded:
         for target in group.targets.values():
             self._store.ensure(target)
         stored = {number: self._stored(group, number) for number in group.targets}
         folded = fold([batch[i] for i in group.indices], group.keys, stored, group.documents)
-        written = []
         # The newest generation last: a crash in between leaves a document in the generation that is complete.
         for number, target in sorted(group.targets.items()):
             plan = folded.plans[number]
@@ -195,7 +229,7 @@ class IndexStage:
             with self._lock:
                 self._recent[target.store] = recent
             written.append((target, recent, timestamp))
-        return folded, written
+        return folded
 
     def _stored(self, group: _Group, number: int) -> dict[str, StoredVersion]:
         """Versions a generation holds. The first read after a change of ownership is strong; then, what this process
@@ -211,20 +245,20 @@ class IndexStage:
         return known
 
     def _result(self, record: VectorRecord, verdict: _Outcome) -> Result:
-        if isinstance(verdict, _AskedAgain):
-            return (_ask_again(record),)
+        if isinstance(verdict, _PutOff):
+            metrics.PUT_OFF.labels("waits" if verdict.not_before_us else "generation").inc()
+            partition = record.position.partition
+            return (deferred(_event(record), record.version, record.position, partition, verdict.not_before_us),)
         if isinstance(verdict, InvalidRecord):
             # Refused on the way: encode has dead-lettered it already. Refused here: its dead letter is due.
-            return () if record.rejected_reason else Refused(verdict)
+            origin = f"{record.collection_uid}/{record.tenant}"
+            return () if record.rejected_reason else Refused(verdict, origin=origin)
         if record.backfill_generation:
             metrics.BACKFILLED.labels(record.collection, verdict.outcome.name.lower()).inc()
             return ()
         if verdict.outcome is not Outcome.SEARCHABLE:
             return ()
-        event = ChangeEvent(
-            record.collection, record.collection_uid, record.tenant, record.id, record.operation, record.version,
-            record.fields_json, record.accepted_at_us, record.source, record.media,
-        )  # fmt: skip
+        event = _event(record)
         key = record_key(record.collection_uid, record.tenant, record.id)
         return (Outgoing(DOCUMENTS.name, key, codec.encode_change(event), record.position.partition),)
 
@@ -232,7 +266,7 @@ class IndexStage:
         self,
         batch: Sequence[VectorRecord],
         verdicts: Sequence[_Outcome],
-        written: Sequence[tuple[StoreTarget, RecentVersions, int]],
+        written: Sequence[_Written],
         written_at: int,
     ) -> list[Outgoing]:
         """Wait until the batch is visible to searches, then tell the world."""
@@ -246,7 +280,7 @@ class IndexStage:
         receipts = [
             _receipt(record, verdict, written_at, searchable_at)
             for record, verdict in zip(batch, verdicts, strict=True)
-            if not record.backfill_generation and not isinstance(verdict, _AskedAgain)
+            if not record.backfill_generation and not isinstance(verdict, _PutOff)
         ]
         _measure(receipts)
         by_partition: dict[int, list[Receipt]] = {}
@@ -258,14 +292,21 @@ class IndexStage:
         ]
 
 
-def _ask_again(record: VectorRecord) -> Outgoing:
-    """The event once more, for `changes`: with its version, and the position that its receipt is waited for at."""
-    event = ChangeEvent(
-        record.collection, record.collection_uid, record.tenant, record.id, record.operation, record.version,
-        record.fields_json, record.accepted_at_us, record.source, record.media, record.position,
-    )  # fmt: skip
-    key = record_key(record.collection_uid, record.tenant, record.id)
-    return Outgoing(CHANGES.name, key, codec.encode_change(event), record.position.partition)
+def _event(record: VectorRecord) -> ChangeEvent:
+    """The change that a record was made of, with its version resolved."""
+    return ChangeEvent(
+        collection=record.collection,
+        collection_uid=record.collection_uid,
+        tenant=record.tenant,
+        id=record.id,
+        operation=record.operation,
+        version=record.version,
+        fields_json=record.fields_json,
+        accepted_at_us=record.accepted_at_us,
+        source=record.source,
+        media=record.media,
+        backfill_generation=record.backfill_generation,
+    )
 
 
 def _documents(group: _Group, key: str, record: VectorRecord) -> dict[int, StoredDocument]:

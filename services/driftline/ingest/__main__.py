@@ -13,6 +13,7 @@ from driftline.adapters.milvus import MilvusStore
 from driftline.adapters.tracer import otel_tracer
 from driftline.adapters.triton import TritonEmbedder
 from driftline.core import service
+from driftline.core.breaker import Breaker
 from driftline.core.control import ControlFollower, ControlView, ControlWriter
 from driftline.core.errors import Unavailable
 from driftline.core.health import Health
@@ -23,6 +24,7 @@ from driftline.core.settings import load
 from driftline.core.topics import CONTROL
 from driftline.ingest.accept import Acceptor
 from driftline.ingest.collections import Collections
+from driftline.ingest.loops import SourceLoop
 from driftline.ingest.rpc import SERVICE, IngestRpc, register
 from driftline.ingest.server import create_app
 from driftline.ingest.settings import IngestSettings
@@ -58,11 +60,11 @@ def main() -> int:
     watch(health, {"kafka": _kafka_check(settings)})
     rpc = IngestRpc(keys, view, acceptor, settings.ingest.max_wait_seconds)
     grpc_server = start_grpc(settings.http, [(SERVICE, lambda server: register(rpc, server))], health)
-    source_runner = _start_sources(settings, sources, view, publisher, health) if sources else None
+    stop_sources = [_start_source(settings, source, view, publisher) for source in sources]
     app = create_app(settings, keys, health, view, acceptor, collections, store)
     serve_http(app, settings.http)
-    if source_runner is not None:
-        source_runner()
+    for stop in stop_sources:
+        stop()
     if grpc_server is not None:
         grpc_server.stop(5).wait()
     tail.close()
@@ -105,36 +107,49 @@ def _read_ends(reader: KafkaLogReader) -> None:
         raise Unavailable("kafka", "the control topic has no partitions")
 
 
-def _start_sources(
-    settings: IngestSettings,
-    sources: list[Source],
-    view: ControlView,
-    publisher: KafkaPublisher,
-    health: Health,
+def _start_source(
+    settings: IngestSettings, source: Source, view: ControlView, publisher: KafkaPublisher
 ) -> Callable[[], None]:
-    """Read the sources on a thread; a bug there ends the whole service. Returns what stops it."""
-    plain = settings.kafka.model_copy(update={"topic_prefix": ""})
-    service.patiently(lambda: _register_sources(settings, plain, sources, publisher), "sources", threading.Event())
-    subscriber = KafkaSubscriber(settings.kafka, settings.ingest.sources_group, [s.topic for s in sources], prefix="")
-    stage = SourceStage(sources, view)
-    runner: Runner[Any] = Runner(
-        service="ingest", subscriber=subscriber, publisher=publisher, stage=stage, decode=stage.decode,
-        settings=settings.runner, health=health,
-    )  # fmt: skip
-    subscriber.subscribe(runner)
+    """Read a source on a thread of its own; a bug there ends the whole service. Returns what stops it.
 
-    return service.run_beside("sources", runner, subscriber.close)
+    A source has a group and a health of its own: its rebalances and its troubles are no other source's, and ingest is
+    ready to take writes whatever becomes of them.
+    """
+    health = Health(scope=f"source:{source.topic}:")
+
+    def open_() -> tuple[Runner[Any], Callable[[], None]]:
+        group = f"{settings.ingest.sources_group}.{source.topic}"
+        subscriber = KafkaSubscriber(settings.kafka, group, [source.topic], prefix="")
+        stage = SourceStage(source, view)
+        window = settings.runner.dead_letter_window
+        runner: Runner[Any] = Runner(
+            service="ingest",
+            subscriber=subscriber,
+            publisher=publisher,
+            stage=stage,
+            decode=stage.decode,
+            settings=settings.runner,
+            health=health,
+            breaker=Breaker(settings.runner.dead_letter_limit, window, any_reason=True, origins=1),
+            largest_record_bytes=settings.kafka.max_request_bytes,
+        )
+        subscriber.subscribe(runner)
+        return runner, subscriber.close
+
+    loop = SourceLoop(
+        source.topic, lambda: _register_source(settings, source, publisher), open_, settings.ingest.source_pause_seconds
+    )
+    return service.run_beside(f"source-{source.topic}", loop)
 
 
-def _register_sources(settings: IngestSettings, plain: Any, sources: list[Source], publisher: KafkaPublisher) -> None:
-    admin = KafkaTopicAdmin(plain)
+def _register_source(settings: IngestSettings, source: Source, publisher: KafkaPublisher) -> None:
+    admin = KafkaTopicAdmin(settings.kafka.model_copy(update={"topic_prefix": ""}))
     reader = KafkaLogReader(settings.kafka)
     try:
-        for source in sources:
-            found = admin.describe(source.topic)
-            if found is None:
-                raise Unavailable("kafka", f"source topic {source.topic!r} does not exist")
-            register_log(source_log(source.topic), found[0], reader, publisher)
+        found = admin.describe(source.topic)
+        if found is None:
+            raise Unavailable("kafka", f"source topic {source.topic!r} does not exist")
+        register_log(source_log(source.topic), found[0], reader, publisher)
     finally:
         reader.close()
         admin.close()

@@ -23,7 +23,10 @@ class IngestSection(Section):
     max_line_bytes: int = Field(200_000, ge=1_000, description="longest line of a bulk request")
     max_wait_seconds: float = Field(60.0, gt=0, le=600, description="longest wait=searchable")
     sources_file: Path | None = Field(None, description="YAML file of sources (docs/sources.md)")
-    sources_group: str = Field("driftline-sources", description="consumer group of the sources")
+    sources_group: str = Field("driftline-sources", description="consumer groups of the sources: this, '.', the topic")
+    source_pause_seconds: float = Field(
+        300.0, gt=0, description="how long a source rests after most of its records were refused (runner.dead_letter_*)"
+    )
 
 
 class IngestSettings(ServiceSettings):

@@ -1,13 +1,14 @@
 """Sources: a user's own topic mapped onto change events.
 
-A source's event carries the position in the user's log as its version, so redelivery after a crash changes
-nothing; a topic that was deleted and created again gets a higher base, so its new events never look old.
+Where the collection assigns versions, a source's event carries the position in the user's log as its version, so
+redelivery after a crash changes nothing; a topic that was deleted and created again gets a higher base, so its new
+events never look old. Where versions are external, every record has to bring one, deletes too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,26 +16,33 @@ import orjson
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from driftline.core.collections import check_version
+from driftline.core.collections import Collection
 from driftline.core.control import ControlView
 from driftline.core.errors import InvalidRecord, InvalidRequest, NotFound, Unavailable
-from driftline.core.records import ChangeEvent, Clock, Incoming, now_us
-from driftline.core.runner import Processed, Refused, Result
+from driftline.core.records import Clock, Incoming, Outgoing, now_us
+from driftline.core.stage import Processed, Refused, Result
 from driftline.ingest import validate
 from driftline.ingest.accept import outgoing
 
 
 class Source(BaseModel):
-    """One topic to read. `fields` maps a document's field to a path in the record; left out: the whole value."""
+    """One topic to read. `fields` maps a document's field to a path in the record; left out: the whole value.
+
+    A path in the value is one in the row after the change; of a Debezium delete, in the row before it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    topic: str = Field(min_length=1, description="the user's topic, by its full name")
+    topic: str = Field(min_length=1, max_length=249, description="the user's topic, by its full name")
     collection: str
     format: Literal["json", "debezium"] = "json"
     id: str = Field("$key", description="$key, $key.PATH, or a path in the value")
-    tenant: str | None = Field(None, description="a path in the value")
-    version: str | None = Field(None, description="a path in the value; left out: the position in the topic")
+    tenant: str | None = Field(None, description="a path in the value, or $key.PATH")
+    version: str | None = Field(
+        None,
+        description="of collections with external versions: a path in the value, $key.PATH, $header.NAME, or "
+        "$source.PATH of a Debezium envelope",
+    )
     fields: dict[str, str] | None = None
 
 
@@ -57,95 +65,166 @@ def source_log(topic: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class _Row:
+    """What a value says: the row that it is about, whether that was deleted, and where the change came from."""
+
+    values: Mapping[str, Any]
+    deleted: bool
+    origin: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class _Parsed:
-    """A record of a user's topic: its key, and its value or None for a delete."""
+    """A record of a user's topic: its key, and its row; None for a null value."""
 
     record: Incoming
     source: Source
     key: Any
-    value: Mapping[str, Any] | None
+    row: _Row | None
+
+    @property
+    def deleted(self) -> bool:
+        return self.row is None or self.row.deleted
+
+    def at(self, path: str) -> Any:
+        """What stands at a path of the source; None where nothing does."""
+        if path.startswith("$key."):
+            return _path(_as_mapping(self.key), path.removeprefix("$key."))
+        if path.startswith("$header."):
+            name = path.removeprefix("$header.")
+            return next((v.decode("utf-8", "replace") for k, v in self.record.headers if k == name), None)
+        if path.startswith("$source."):
+            return None if self.row is None else _path(self.row.origin, path.removeprefix("$source."))
+        return None if self.row is None else _path(self.row.values, path)
 
 
 class SourceStage:
-    """Maps records of sources onto change events."""
+    """Maps records of one source onto change events."""
 
-    def __init__(self, sources: Sequence[Source], view: ControlView, clock: Clock = now_us) -> None:
-        self._sources = {source.topic: source for source in sources}
+    def __init__(self, source: Source, view: ControlView, clock: Clock = now_us) -> None:
+        self._source = source
         self._view = view
         self._clock = clock
+        paths = (source.id, source.tenant or "", source.version or "")
+        self._key_is_json = any(path.startswith("$key.") for path in paths)
 
     def reset(self) -> None:
         """Nothing is remembered between batches."""
 
     def decode(self, record: Incoming) -> _Parsed:
-        source = self._sources[record.topic]
         try:
-            key = orjson.loads(record.key) if record.key and source.id != "$key" else record.key.decode()
+            key: Any = orjson.loads(record.key) if self._key_is_json and record.key else record.key.decode()
             value = orjson.loads(record.value) if record.value else None
         except (orjson.JSONDecodeError, UnicodeDecodeError) as error:
             raise InvalidRecord("malformed_json", str(error)) from error
-        if source.format == "debezium":
-            value = _debezium(value)
-        if value is not None and not isinstance(value, dict):
-            raise InvalidRecord("wrong_type", f"expected an object, found {type(value).__name__}")
-        return _Parsed(record, source, key, value)
+        return _Parsed(record, self._source, key, _row(self._source.format, value))
 
     def process(self, batch: Sequence[_Parsed]) -> Processed:
+        try:
+            collection = self._view.collection(self._source.collection)
+        except NotFound as error:
+            # The collection may yet be created: a record that waits is better than one set aside.
+            raise Unavailable("control", f"source {self._source.topic!r}: {error}", 5.0) from error
+        self._check_versions(collection)
         results: list[Result] = []
         for parsed in batch:
             try:
-                results.append((outgoing(self._event(parsed)),))
-            except NotFound as error:
-                # The collection may yet be created: a record that waits is better than one set aside.
-                raise Unavailable("control", f"source {parsed.source.topic!r}: {error}", 5.0) from error
+                results.append(self._result(collection, parsed))
             except InvalidRequest as error:
-                results.append(Refused(InvalidRecord(error.code, str(error))))
+                results.append(self._refused(InvalidRecord(error.code, str(error))))
         return Processed(results)
 
-    def _event(self, parsed: _Parsed) -> ChangeEvent:
-        source, record, value = parsed.source, parsed.record, parsed.value
-        collection = self._view.collection(source.collection)
+    def reject(self, item: _Parsed, error: InvalidRecord) -> Processed:
+        del item
+        return Processed([self._refused(error)])
+
+    def _refused(self, error: InvalidRecord) -> Refused:
+        return Refused(error, origin=self._source.topic)
+
+    def _check_versions(self, collection: Collection) -> None:
+        """A source that does not fit its collection is the operator's mistake: its records wait for the mend."""
+        external = collection.definition.versions == "external"
+        if external != (self._source.version is not None):
+            advice = "give the source a `version`" if external else "take `version` out of the source"
+            raise Unavailable(
+                "control",
+                f"source {self._source.topic!r}: collection {collection.name!r} has versions: "
+                f"{collection.definition.versions}; {advice} and restart ingest",
+                30.0,
+            )
+
+    def _result(self, collection: Collection, parsed: _Parsed) -> tuple[Outgoing, ...]:
+        if self._is_repeated_delete(parsed):
+            return ()
+        source, record = self._source, parsed.record
         document_id = self._id(parsed)
         name = f"kafka:{source.topic}"
-        tenant = _text(_path(value or _as_mapping(parsed.key), source.tenant)) if source.tenant else None
-        version: Any = self._view.log_base(source_log(source.topic)) + record.offset
-        external = _path(value, source.version) if source.version and value is not None else None
-        if external is not None:
-            version = check_version(external)
-        if value is None:
-            event = validate.delete(collection, document_id, None, tenant, self._clock(), name)
+        tenant = _text(parsed.at(source.tenant)) if source.tenant else None
+        external = self._external(parsed)
+        if parsed.row is None or parsed.deleted:
+            event = validate.delete(collection, document_id, external, tenant, self._clock(), name)
         else:
-            fields = _mapped(value, source.fields) if source.fields is not None else value
-            event = validate.upsert(collection, document_id, fields, None, tenant, self._clock(), name)
-        return ChangeEvent(
-            event.collection, event.collection_uid, event.tenant, event.id, event.operation, version,
-            event.fields_json, event.accepted_at_us, event.source,
-        )  # fmt: skip
+            values = parsed.row.values
+            fields = _mapped(values, source.fields) if source.fields is not None else values
+            event = validate.upsert(collection, document_id, fields, external, tenant, self._clock(), name)
+        if source.version is None:
+            event = replace(event, version=self._view.log_base(source_log(source.topic)) + record.offset)
+        return (outgoing(event),)
 
-    @staticmethod
-    def _id(parsed: _Parsed) -> str:
-        where = parsed.source.id
+    def _is_repeated_delete(self, parsed: _Parsed) -> bool:
+        """Debezium follows each delete with a null value, for compaction. It says nothing new, and has neither a row to
+        read an id from nor a version."""
+        source = self._source
+        in_the_key = source.id == "$key" or source.id.startswith("$key.")
+        return source.format == "debezium" and parsed.row is None and (source.version is not None or not in_the_key)
+
+    def _external(self, parsed: _Parsed) -> Any:
+        path = self._source.version
+        if path is None:
+            return None
+        found = parsed.at(path)
+        if found is None:
+            change = "delete" if parsed.deleted else "upsert"
+            raise InvalidRequest("version_required", f"the {change} has no version at {path!r}", "version")
+        # Headers are text, and so are decimal numbers in some converters.
+        return int(found) if isinstance(found, str) and found.isascii() and found.isdigit() else found
+
+    def _id(self, parsed: _Parsed) -> str:
+        where = self._source.id
         if where == "$key":
             return str(parsed.key)
-        if where.startswith("$key."):
-            return _text(_path(_as_mapping(parsed.key), where.removeprefix("$key."))) or ""
-        if parsed.value is None:
-            raise InvalidRequest("missing_id", f"a delete carries no value to read {where!r} from; use $key", "id")
-        return _text(_path(parsed.value, where)) or ""
+        if parsed.row is None and not where.startswith("$key."):
+            raise InvalidRequest("missing_id", f"a null value has no {where!r} to take the id from; use $key", "id")
+        return _text(parsed.at(where)) or ""
 
 
-def _debezium(envelope: Any) -> Any:
-    """The row after the change, None for a delete. Takes envelopes with and without a schema."""
-    if envelope is None:
+def _row(form: str, value: Any) -> _Row | None:
+    if value is None:
         return None
+    if form == "debezium":
+        return _debezium(value)
+    if not isinstance(value, dict):
+        raise InvalidRecord("wrong_type", f"expected an object, found {type(value).__name__}")
+    return _Row(value, False, {})
+
+
+def _debezium(envelope: Any) -> _Row:
+    """The row after the change, of a delete the one before it. Takes envelopes with and without a schema."""
     payload = envelope.get("payload", envelope) if isinstance(envelope, dict) else None
     if not isinstance(payload, dict) or "op" not in payload:
         raise InvalidRecord("not_debezium", "expected a Debezium envelope with `op` and `after`")
-    if payload["op"] == "d":
-        return None
-    if payload["op"] not in ("c", "u", "r"):
-        raise InvalidRecord("not_debezium", f"unknown op {payload['op']!r}")
-    return payload.get("after")
+    op = payload["op"]
+    if op not in ("c", "u", "r", "d"):
+        raise InvalidRecord("not_debezium", f"expected op c, u, r or d, found {str(op)[:40]!r}")
+    side = "before" if op == "d" else "after"
+    values = payload.get(side)
+    if op == "d" and values is None:
+        # A table without REPLICA IDENTITY FULL tells the key alone.
+        values = {}
+    if not isinstance(values, dict):
+        raise InvalidRecord("not_debezium", f"op {op!r} without {side!r}: expected the row as an object")
+    origin = payload.get("source")
+    return _Row(values, op == "d", origin if isinstance(origin, dict) else {})
 
 
 def _as_mapping(key: Any) -> Mapping[str, Any]:

@@ -48,7 +48,7 @@ class MediaReference(_message.Message):
     def __init__(self, field: _Optional[str] = ..., uri: _Optional[str] = ..., media_type: _Optional[str] = ..., content_sha256: _Optional[str] = ...) -> None: ...
 
 class ChangeEvent(_message.Message):
-    __slots__ = ("collection", "collection_uid", "tenant", "id", "operation", "version", "fields_json", "media", "accepted_at_us", "source", "origin", "backfill_generation")
+    __slots__ = ("collection", "collection_uid", "tenant", "id", "operation", "version", "fields_json", "media", "accepted_at_us", "source", "origin", "backfill_generation", "not_before_us")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_UID_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
@@ -61,6 +61,7 @@ class ChangeEvent(_message.Message):
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     BACKFILL_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    NOT_BEFORE_US_FIELD_NUMBER: _ClassVar[int]
     collection: str
     collection_uid: str
     tenant: str
@@ -73,7 +74,8 @@ class ChangeEvent(_message.Message):
     source: str
     origin: Position
     backfill_generation: int
-    def __init__(self, collection: _Optional[str] = ..., collection_uid: _Optional[str] = ..., tenant: _Optional[str] = ..., id: _Optional[str] = ..., operation: _Optional[_Union[Operation, str]] = ..., version: _Optional[int] = ..., fields_json: _Optional[bytes] = ..., media: _Optional[_Iterable[_Union[MediaReference, _Mapping]]] = ..., accepted_at_us: _Optional[int] = ..., source: _Optional[str] = ..., origin: _Optional[_Union[Position, _Mapping]] = ..., backfill_generation: _Optional[int] = ...) -> None: ...
+    not_before_us: int
+    def __init__(self, collection: _Optional[str] = ..., collection_uid: _Optional[str] = ..., tenant: _Optional[str] = ..., id: _Optional[str] = ..., operation: _Optional[_Union[Operation, str]] = ..., version: _Optional[int] = ..., fields_json: _Optional[bytes] = ..., media: _Optional[_Iterable[_Union[MediaReference, _Mapping]]] = ..., accepted_at_us: _Optional[int] = ..., source: _Optional[str] = ..., origin: _Optional[_Union[Position, _Mapping]] = ..., backfill_generation: _Optional[int] = ..., not_before_us: _Optional[int] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("ordinal", "text")
@@ -190,7 +192,7 @@ class Header(_message.Message):
     def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
 
 class DeadLetter(_message.Message):
-    __slots__ = ("topic", "partition", "offset", "key", "value", "headers", "reason", "detail", "service", "failed_at_us")
+    __slots__ = ("topic", "partition", "offset", "key", "value", "headers", "reason", "detail", "service", "failed_at_us", "cut_from")
     TOPIC_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
@@ -201,6 +203,7 @@ class DeadLetter(_message.Message):
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     FAILED_AT_US_FIELD_NUMBER: _ClassVar[int]
+    CUT_FROM_FIELD_NUMBER: _ClassVar[int]
     topic: str
     partition: int
     offset: int
@@ -211,7 +214,8 @@ class DeadLetter(_message.Message):
     detail: str
     service: str
     failed_at_us: int
-    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ..., key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., headers: _Optional[_Iterable[_Union[Header, _Mapping]]] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., service: _Optional[str] = ..., failed_at_us: _Optional[int] = ...) -> None: ...
+    cut_from: int
+    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ..., key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., headers: _Optional[_Iterable[_Union[Header, _Mapping]]] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ..., service: _Optional[str] = ..., failed_at_us: _Optional[int] = ..., cut_from: _Optional[int] = ...) -> None: ...
 
 class SearchedQuery(_message.Message):
     __slots__ = ("collection", "collection_uid", "tenant", "text", "searched_at_us", "hits")
