@@ -148,6 +148,10 @@ bench-upgrade: $(TRAIN)/.done ## Measure every way through a model change; write
 bench-live: setup servers ## An upgrade under load, as its users see it; writes docs/benchmarks-live.md and pictures
 	$(RUN) tests.bench.live
 
+.PHONY: bench-fairness
+bench-fairness: setup servers ## How soon a tenant's changes are found while another floods; writes docs/benchmarks-fairness.md
+	$(RUN) tests.bench.fairness --record
+
 .PHONY: lock
 lock: ## Resolve the lock files anew
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \

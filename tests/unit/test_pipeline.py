@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -44,7 +45,9 @@ from driftline.core.settings import RunnerSettings
 from driftline.core.stage import Refused
 from driftline.core.topics import CHANGES, DEFERRED, DOCUMENTS, RECEIPTS, VECTORS
 from driftline.encode.lane import DeferredStage, decode_deferred
+from driftline.encode.pace import Pace, Unpaced
 from driftline.encode.settings import EncodeSection
+from driftline.encode.share import Shares
 from driftline.encode.stage import EncodeStage
 from driftline.encode.stage import decode as decode_change
 from driftline.index.settings import IndexSection
@@ -78,7 +81,9 @@ class Pipeline:
     def a_stage(
         self, encoders: Embedder, priority: Priority, is_behind: Callable[[], bool] = lambda: False
     ) -> EncodeStage:
-        return EncodeStage(self.view, encoders, self.cache, EncodeSection(), priority, is_behind, self.clock)
+        return EncodeStage(
+            self.view, encoders, self.cache, EncodeSection(share_per_second=2), priority, is_behind, clock=self.clock
+        )
 
     def clock(self) -> int:
         return now_us() + self.ahead_us
@@ -463,3 +468,38 @@ def test_keys_that_were_written_before_are_still_those() -> None:
     assert record_key("u1", "acme", "a/b%2F") == b"u1/acme/a/b%2F"
     assert record_key("u1", "", "https://x/y") == b"u1//https://x/y"
     assert document_key("acme", "a/b") == hashlib.blake2b(b"acme\x00a/b", digest_size=16).hexdigest()
+
+
+def test_the_background_has_one_request_in_flight_while_fresh_changes_come() -> None:
+    fresh = True
+    pace = Pace(1, lambda: fresh)
+    assert (pace.width(8), Unpaced().width(8)) == (1, 8)
+    begun, done = threading.Event(), threading.Event()
+
+    def second() -> None:
+        begun.set()
+        with pace.turn():
+            done.set()
+
+    with pace.turn():
+        thread = threading.Thread(target=second)
+        thread.start()
+        begun.wait(5)
+        assert not done.wait(0.05)
+    assert done.wait(5)
+    fresh = False
+    with pace.turn(), pace.turn():
+        assert pace.width(8) == 8
+    thread.join(5)
+
+
+def test_a_share_comes_back_with_time() -> None:
+    now = 0.0
+    shares = Shares(2, lambda: now)
+    flood = [a_change(f"f{i}") for i in range(5)]
+    assert shares.over(flood) == {2, 3, 4}
+    assert shares.over([a_change("g", delete=True), *flood]) == {1, 2, 3, 4, 5}
+    now = 0.5
+    assert shares.over(flood) == {1, 2, 3, 4}
+    now = 60.0
+    assert shares.over(flood) == {2, 3, 4}

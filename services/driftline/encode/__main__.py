@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 
 from driftline.adapters.kafka import KafkaLogReader, KafkaPublisher, KafkaSubscriber
 from driftline.adapters.redis import RedisCache
@@ -18,6 +17,7 @@ from driftline.core.settings import RunnerSettings, load
 from driftline.core.stage import Decode, Stage
 from driftline.core.topics import BACKFILL, CHANGES, DEFERRED, Topic
 from driftline.encode.lane import DeferredStage, YieldingStage, decode_deferred
+from driftline.encode.pace import Pace
 from driftline.encode.settings import EncodeSettings
 from driftline.encode.stage import Change, EncodeStage, decode
 
@@ -56,13 +56,18 @@ def main() -> int:
         subscriber.subscribe(runner)
         return runner, subscriber
 
-    def stage_of(priority: Priority, is_behind: Callable[[], bool] = lambda: False) -> EncodeStage:
-        # Each with an embedder of its own: the requests that one has in flight take no place of another's.
-        return EncodeStage(view, TritonEmbedder(settings.triton), cache, settings.encode, priority, is_behind)
+    # Each stage has an embedder of its own: the requests that one has in flight take no place of another's.
+    fresh = EncodeStage(
+        view, TritonEmbedder(settings.triton), cache, settings.encode, is_behind=lambda: runner.is_behind
+    )
+    pace = Pace(settings.encode.background_in_flight, lambda: fresh.is_fresh(settings.encode.fresh_seconds))
 
-    fresh = stage_of(Priority.CHANGE, lambda: runner.is_behind)
+    def background() -> EncodeStage:
+        embedder = TritonEmbedder(settings.triton)
+        return EncodeStage(view, embedder, cache, settings.encode, Priority.BACKGROUND, pace=pace)
+
     runner, subscriber = runner_of(CHANGES, settings.encode.group, fresh, decode, settings.runner, health)
-    late = stage_of(Priority.BACKGROUND)
+    late = background()
     deferred, deferred_subscriber = runner_of(
         DEFERRED,
         settings.encode.deferred_group,
@@ -75,7 +80,7 @@ def main() -> int:
         BACKFILL,
         settings.encode.backfill_group,
         YieldingStage(
-            stage_of(Priority.BACKGROUND),
+            background(),
             lambda: fresh.is_embedding or late.is_embedding,
             settings.encode.backfill_patience_seconds,
         ),

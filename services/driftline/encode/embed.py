@@ -11,6 +11,7 @@ from driftline.core import metrics
 from driftline.core.errors import InvalidRecord, PartlyUnavailable
 from driftline.core.ports import Cache, Embedder
 from driftline.core.records import Generation, Matrix, Priority, Space
+from driftline.encode.pace import Pace
 from driftline.encode.settings import EncodeSection
 from driftline.retrieval.embeddings import cache_key, plan_requests
 
@@ -29,11 +30,14 @@ class Job:
 class JobEmbedder:
     """Thread-safe."""
 
-    def __init__(self, embedder: Embedder, cache: Cache, settings: EncodeSection, priority: Priority) -> None:
+    def __init__(
+        self, embedder: Embedder, cache: Cache, settings: EncodeSection, priority: Priority, pace: Pace
+    ) -> None:
         self._embedder = embedder
         self._cache = cache
         self._settings = settings
         self._priority = priority
+        self._pace = pace
 
     def embed(self, jobs: Sequence[Job]) -> None:
         """Fill the jobs in, or note what kept each from it. Raises Unavailable where all of them have to wait."""
@@ -95,7 +99,7 @@ class JobEmbedder:
         requests = [[texts[i] for i in request] for request in plan_requests(texts, size)]
         while requests:
             again: list[list[str]] = []
-            results = self._embedder.embed(space.encoder, space.fingerprint, requests, self._priority)
+            results = self._ask(space, requests)
             for request, result in zip(requests, results, strict=True):
                 if isinstance(result, InvalidRecord):
                     if len(request) == 1:
@@ -108,6 +112,14 @@ class JobEmbedder:
                     answers.update(zip(request, result, strict=True))
             requests = again
         return answers, failure
+
+    def _ask(self, space: Space, requests: Sequence[Sequence[str]]) -> list[Matrix | Exception]:
+        results: list[Matrix | Exception] = []
+        while len(results) < len(requests):
+            part = requests[len(results) :][: self._pace.width(len(requests))]
+            with self._pace.turn():
+                results += self._embedder.embed(space.encoder, space.fingerprint, part, self._priority)
+        return results
 
 
 def _from_cache(cached: bytes | None, dimension: int) -> Matrix | None:

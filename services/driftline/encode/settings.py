@@ -20,13 +20,20 @@ class EncodeSection(Section):
     deferred_patience_seconds: float = Field(
         1.0, ge=0, le=600, description="longest time a batch of what was put off waits for fresh changes to be embedded"
     )
-    share_documents: int = Field(
-        2,
+    share_per_second: float = Field(
+        4.0,
         ge=1,
-        le=20_000,
-        description="documents that a tenant of a collection has embedded of one batch while more is waiting; the rest "
-        "of it is put off, so that others go first",
+        le=1e6,
+        description="documents of a tenant that are embedded at once while more is waiting; what goes beyond is put "
+        "off, so that others go first",
     )
+    background_in_flight: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="requests at Triton, per process, of backfills and of what was put off, while fresh changes come",
+    )
+    fresh_seconds: float = Field(5.0, ge=0, le=600, description="how long after a fresh change others are counted on")
     cache_ttl_seconds: int = Field(7 * 86_400, ge=1, description="how long an embedding stays in Redis")
 
 

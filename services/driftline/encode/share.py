@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 
 from driftline.core.records import ChangeEvent, Operation
 
@@ -15,19 +16,39 @@ def producer_of(event: ChangeEvent) -> Producer:
     return event.collection_uid, event.tenant
 
 
-def over_their_share(events: Sequence[ChangeEvent], allowed: int) -> set[int]:
-    """Indices of the upserts beyond the first `allowed` of each producer. Deletes cost nothing, and stay.
+class Shares:
+    """What each producer may have embedded at once while more is waiting: a few documents a second.
 
-    Used on a batch that was full when it was cut, so that more is waiting behind it: whoever sent a few documents has
-    them embedded at once, whoever sent fifty thousand gets what the others leave.
+    Whoever sent a few has them embedded at once; whoever sent fifty thousand gets what the others leave. Thread-safe.
     """
-    counts: Counter[Producer] = Counter()
-    over: set[int] = set()
-    for i, event in enumerate(events):
-        if event.operation is Operation.DELETE:
-            continue
-        producer = producer_of(event)
-        counts[producer] += 1
-        if counts[producer] > allowed:
-            over.add(i)
-    return over
+
+    def __init__(self, documents_per_second: float, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._rate = documents_per_second
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        # What is left of each producer's share, and when that was; one that has all of it left is not kept.
+        self._left: dict[Producer, float] = {}
+        self._at = monotonic()
+
+    def over(self, events: Sequence[ChangeEvent]) -> set[int]:
+        """Indices of the upserts beyond their producers' shares. Deletes cost nothing, and stay."""
+        over: set[int] = set()
+        with self._lock:
+            self._refill()
+            for i, event in enumerate(events):
+                if event.operation is Operation.DELETE:
+                    continue
+                producer = producer_of(event)
+                left = self._left.get(producer, self._rate)
+                if left < 1:
+                    over.add(i)
+                else:
+                    self._left[producer] = left - 1
+        return over
+
+    def _refill(self) -> None:
+        now = self._monotonic()
+        gained = self._rate * (now - self._at)
+        self._at = now
+        full = self._rate
+        self._left = {p: left + gained for p, left in self._left.items() if left + gained < full}

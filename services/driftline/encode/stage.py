@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -35,8 +36,9 @@ from driftline.core.stage import Processed, Refused, Result
 from driftline.core.topics import CHANGES, VECTORS
 from driftline.core.troubles import Troubles
 from driftline.encode.embed import Job, JobEmbedder
+from driftline.encode.pace import Pace, Unpaced
 from driftline.encode.settings import EncodeSection
-from driftline.encode.share import over_their_share
+from driftline.encode.share import Shares
 from driftline.retrieval.chunking import Span, TokenSpans, chunk
 
 
@@ -80,23 +82,29 @@ class EncodeStage:
         settings: EncodeSection,
         priority: Priority = Priority.CHANGE,
         is_behind: Callable[[], bool] = lambda: False,
+        pace: Pace | None = None,
         clock: Clock = now_us,
     ) -> None:
         self._view = view
         self._embedder = embedder
-        self._jobs = JobEmbedder(embedder, cache, settings, priority)
-        self._settings = settings
+        self._jobs = JobEmbedder(embedder, cache, settings, priority, pace or Unpaced())
+        self._shares = Shares(settings.share_per_second)
         self._is_behind = is_behind
         self._clock = clock
         self._troubles = Troubles(clock)
         self._tokenizers: dict[str, TokenSpans] = {}
         self._lock = threading.Lock()
         self._embedding = 0
+        self._embedded_at = 0.0
 
     @property
     def is_embedding(self) -> bool:
         """Whether the encoder is at work for this stage right now. May be asked from any thread."""
         return self._embedding > 0
+
+    def is_fresh(self, seconds: float) -> bool:
+        """Whether the encoder worked for this stage within the last seconds. May be asked from any thread."""
+        return self.is_embedding or time.monotonic() - self._embedded_at < seconds
 
     def reset(self) -> None:
         """Nothing is remembered between batches."""
@@ -104,8 +112,7 @@ class EncodeStage:
     def process(self, batch: Sequence[Change]) -> Processed:
         read_at = self._clock()
         base = self._view.log_base(CHANGES.name)
-        behind = self._is_behind()
-        over = over_their_share([c.event for c in batch], self._settings.share_documents) if behind else set()
+        over = self._shares.over([c.event for c in batch]) if self._is_behind() else set()
         plans = [_PutOff("share", 0) if i in over else self._plan(change) for i, change in enumerate(batch)]
         self._embed([job for plan in plans if isinstance(plan, list) for job in plan])
         return Processed([self._result(c, plan, base, read_at) for c, plan in zip(batch, plans, strict=True)])
@@ -180,6 +187,7 @@ class EncodeStage:
         finally:
             with self._lock:
                 self._embedding -= 1
+                self._embedded_at = time.monotonic()
 
     # Results
 

@@ -1,0 +1,186 @@
+"""`make bench-fairness`: how soon one tenant's changes are searchable while another floods, and while a backfill runs.
+
+One tenant writes one document a second all the time. First nobody else does; then another tenant of the same collection
+sends 50,000 documents in one go; then another collection is re-embedded by a new model. Freshness is what the receipts
+tell, from acceptance to searchable.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from driftline.cli.demo import documents
+from driftline.local.stack import Options, Stack
+from tests.client import User, until
+
+ENCODER = "minilm-l6-int8"
+FLOOD = int(os.environ.get("DRIFTLINE_BENCH_FLOOD", "50000"))
+SECONDS = float(os.environ.get("DRIFTLINE_BENCH_SECONDS", "120"))
+BACKFILLED = int(os.environ.get("DRIFTLINE_BENCH_BACKFILLED", "4000"))
+KAFKA = os.environ.get("DRIFTLINE_BENCH_KAFKA", "apache")
+ROOT = Path(__file__).resolve().parents[2]
+FIELDS = {"title": {"type": "text"}, "body": {"type": "text"}}
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+class Writer(threading.Thread):
+    """The quiet tenant: a document a second, and how long each took to become searchable, in seconds."""
+
+    def __init__(self, stack: Stack, collection: str, texts: list[str]) -> None:
+        super().__init__(name="quiet")
+        self.user = User(stack)
+        self.path = f"/v1/collections/{collection}/documents"
+        self.status = f"/v1/status/{collection}"
+        self.texts = texts
+        self.halt = threading.Event()
+        self.seconds: list[float] = []
+        self.late = 0
+
+    def run(self) -> None:
+        number = 0
+        while not self.halt.is_set():
+            begun = time.monotonic()
+            number += 1
+            body = {"fields": {"title": f"quiet {number}", "body": self.texts[number % len(self.texts)]}}
+            params = {"tenant": "quiet", "wait": "searchable", "timeout_seconds": "60"}
+            answer = self.user.ingest.put(f"{self.path}/q{number}", json=body, params=params).json()
+            event = self.user.ingest.get(
+                f"{self.status}/q{number}", params={"tenant": "quiet", "token": answer["token"]}
+            ).json()["event"]
+            if "searchable_at_us" in event:
+                self.seconds.append((event["searchable_at_us"] - event["accepted_at_us"]) / 1e6)
+            else:
+                self.late += 1
+            self.halt.wait(max(0.0, 1.0 - (time.monotonic() - begun)))
+
+
+class Fairness:
+    def __init__(self, stack: Stack) -> None:
+        self.stack, self.user = stack, User(stack)
+        self.texts = [d["fields"]["doc"] for d in documents()]
+
+    def create(self, name: str, encoder: str, tenancy: bool) -> str:
+        definition: dict[str, Any] = {
+            "name": name,
+            "fields": FIELDS,
+            "embedding": {"encoder": encoder, "fields": ["title", "body"]},
+            "tenancy": tenancy,
+        }
+        self.user.ingest.put(f"/v1/collections/{name}", json=definition).raise_for_status()
+        return name
+
+    def shown(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.user.ingest.get(f"/v1/collections/{name}").json()
+        return found
+
+    def lines(self, count: int, prefix: str, tenant: str | None = None) -> list[dict[str, Any]]:
+        lines = [
+            {"id": f"{prefix}{i}", "fields": {"title": f"{prefix} {i}", "body": self.texts[i % len(self.texts)]}}
+            for i in range(count)
+        ]
+        return [line | {"tenant": tenant} for line in lines] if tenant else lines
+
+    def flood(self) -> None:
+        begun = time.monotonic()
+        lines = self.lines(FLOOD, "f", "flood")
+        for i in range(0, len(lines), 5_000):
+            self.user.bulk("shared", lines[i : i + 5_000])
+        say(f"  Kafka had {FLOOD} documents after {time.monotonic() - begun:.1f} s")
+
+    def backfill(self) -> None:
+        answer = self.user.upgrade.post("/v1/upgrades/large", json={"encoder": ENCODER, "pairs": 100})
+        answer.raise_for_status()
+
+    def phase(self, writer: Writer, name: str, begin: Callable[[], None]) -> list[float]:
+        first = len(writer.seconds)
+        begun = time.monotonic()
+        begin()
+        time.sleep(max(0.0, SECONDS - (time.monotonic() - begun)))
+        seconds = writer.seconds[first:]
+        p50, p99 = np.quantile(seconds, [0.5, 0.99])
+        say(f"{name}: {len(seconds)} writes, freshness p50 {p50:.3f} s, p99 {p99:.3f} s, worst {max(seconds):.3f} s")
+        return seconds
+
+    def run(self) -> dict[str, list[float]]:
+        self.create("shared", ENCODER, tenancy=True)
+        self.create("large", "hashing", tenancy=False)
+        self.user.bulk("large", self.lines(BACKFILLED, "l"))
+        until(lambda: self.shown("large").get("documents") == BACKFILLED, 300, every=1)
+        writer = Writer(self.stack, "shared", self.texts)
+        writer.start()
+        try:
+            time.sleep(10)
+            found = {"quiet": self.phase(writer, "quiet", lambda: None)}
+            found["backfill"] = self.phase(writer, "backfill", self.backfill)
+            until(lambda: self.user.upgrade.get("/v1/upgrades/large").json()["phase"] == "complete", 600, every=1)
+            found["flood"] = self.phase(writer, "flood", self.flood)
+        finally:
+            writer.halt.set()
+            writer.join(90)
+        assert not writer.late, f"{writer.late} writes were not searchable within a minute"
+        return found
+
+
+def page(found: dict[str, list[float]]) -> str:
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    quiet = float(np.quantile(found["quiet"], 0.99))
+    names = {
+        "quiet": "nobody else writes",
+        "backfill": f"another collection of {BACKFILLED} documents is re-embedded by {ENCODER}",
+        "flood": f"another tenant of the collection sends {FLOOD} documents at once",
+    }
+    rows = "\n".join(
+        f"| {names[name]} | {len(s)} | {np.quantile(s, 0.5):.3f} | {np.quantile(s, 0.99):.3f} | "
+        f"{float(np.quantile(s, 0.99)) / quiet:.2f} |"
+        for name, s in found.items()
+    )
+    return f"""# Fairness
+
+Written by `make bench-fairness` on {platform.machine()}, {os.cpu_count()} cores shared by the servers, the services and
+the client, commit {commit.stdout.strip()}, {KAFKA} Kafka, encoder {ENCODER}. One tenant writes a document a second;
+freshness in seconds, from acceptance to searchable, as its receipts tell.
+
+| meanwhile | writes | p50 | p99 | p99 over quiet |
+| --- | --- | --- | --- | --- |
+{rows}
+
+What a tenant sends beyond its share while more is waiting is put off to the topic `deferred`; it and backfills are
+embedded with a lower priority and fewer requests in flight while others write
+(`DRIFTLINE_ENCODE__SHARE_PER_SECOND`, `DRIFTLINE_ENCODE__BACKGROUND_IN_FLIGHT`).
+"""
+
+
+def main() -> int:
+    home = Path(tempfile.mkdtemp(prefix="driftline-fairness-"))
+    stack = Stack(home)
+    redis = shutil.which("redis-server") if KAFKA == "apache" else None
+    stack.up(Options(kafka=KAFKA, redis_executable=redis, models=(ENCODER, "hashing")), say)
+    try:
+        found = Fairness(stack).run()
+    finally:
+        stack.down()
+        shutil.rmtree(home, ignore_errors=True)
+    text = page(found)
+    say(text)
+    if "--record" in sys.argv:
+        (ROOT / "docs/benchmarks-fairness.md").write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
