@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from driftline.core.errors import Fenced, NotLoaded, SpaceMismatch, Unavailable
-from driftline.core.ports import Guard
+from driftline.core.ports import EmbedAnswer, Guard
 from driftline.core.records import (
     ChunkHit,
     Incoming,
@@ -222,7 +222,7 @@ class MemoryEmbedder:
 
     def embed(
         self, encoder: str, space: str, requests: Sequence[Sequence[str]], priority: Priority = Priority.CHANGE
-    ) -> list[Matrix | Exception]:  # fmt: skip
+    ) -> list[EmbedAnswer]:  # fmt: skip
         from driftline.core.errors import InvalidRecord
 
         found = self.describe(encoder)
@@ -402,7 +402,9 @@ class MemoryStore:
             rows = list(self._rows[target.store].items())
         yield from ((key, document.id, document.version, i) for (key, i), (document, _) in rows)
 
-    def count(self, target: StoreTarget) -> int:
+    def count(self, target: StoreTarget) -> int | None:
+        if target.store not in self._identities:
+            return None
         return sum(1 for _, chunk in self._rows[target.store] if chunk == 0)
 
     def ping(self) -> None:

@@ -305,14 +305,16 @@ class MilvusStore:
         finally:
             iterator.close()
 
-    def count(self, target: StoreTarget) -> int:
-        rows = self._call(
-            "count",
-            lambda c: c.query(
+    def count(self, target: StoreTarget) -> int | None:
+        def read(client: Any) -> int | None:
+            if not client.has_collection(target.store):
+                return None
+            rows = client.query(
                 target.store, filter="chunk == 0", output_fields=["count(*)"], consistency_level="Strong"
-            ),
-        )
-        return int(rows[0]["count(*)"])
+            )
+            return int(rows[0]["count(*)"])
+
+        return self._call("count", read)
 
 
 def _identity(description: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from tritonclient.utils import InferenceServerException
 
 from driftline.core import metrics
 from driftline.core.errors import InvalidRecord, NotLoaded, SpaceMismatch, Unavailable
+from driftline.core.ports import EmbedAnswer
 from driftline.core.records import Matrix, Priority, Space
 from driftline.core.settings import TritonSettings
 
@@ -106,7 +107,7 @@ class TritonEmbedder:
 
     def embed(
         self, encoder: str, space: str, requests: Sequence[Sequence[str]], priority: Priority = Priority.CHANGE
-    ) -> list[Matrix | Exception]:  # fmt: skip
+    ) -> list[EmbedAnswer]:  # fmt: skip
         found = self.describe(encoder)
         if found.fingerprint != space:
             raise SpaceMismatch(f"triton model {encoder!r}", space, found.fingerprint)
@@ -118,7 +119,7 @@ class TritonEmbedder:
             self._forget(encoder)
         return answers
 
-    def _one(self, encoder: str, space: Space, texts: Sequence[str], priority: Priority) -> Matrix | Exception:
+    def _one(self, encoder: str, space: Space, texts: Sequence[str], priority: Priority) -> EmbedAnswer:
         telling = encoder in self._telling
         try:
             result = self._call(encoder, texts, priority, "embedding", *(["space"] if telling else []))

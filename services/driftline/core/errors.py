@@ -3,6 +3,7 @@
 DriftlineError
 ├── ConfigError            a setting, a secret or a file of the operator is wrong: `main` prints it and exits with 78
 ├── InvalidRecord          this record can never be processed: dead-letter it alone, go on
+│   └── RecordTooLarge     a record that the log can never take; `index` says which of those published
 ├── InvalidRequest         the caller's request is wrong: a 4xx problem that names the field
 │   └── NotFound
 ├── Conflict               the request contradicts what is stored: 409
@@ -40,6 +41,14 @@ class InvalidRecord(DriftlineError):
         self.reason = reason
         self.detail = detail
         self.suspect = suspect
+
+
+class RecordTooLarge(InvalidRecord):
+    """A record is larger than the log takes. `index` is its place among the records that were published together."""
+
+    def __init__(self, index: int, detail: str) -> None:
+        super().__init__("record_too_large", detail)
+        self.index = index
 
 
 class InvalidRequest(DriftlineError):

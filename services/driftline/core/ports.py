@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
+from driftline.core.errors import InvalidRecord, Unavailable
 from driftline.core.records import (
     ChunkHit,
     Incoming,
@@ -25,6 +26,8 @@ from driftline.core.records import (
 
 TopicPartition = tuple[str, int]
 Guard = Callable[[], float]
+# Of one request: its vectors, or what went wrong with it.
+EmbedAnswer = Matrix | InvalidRecord | Unavailable
 
 
 class Publisher(Protocol):
@@ -33,7 +36,9 @@ class Publisher(Protocol):
     def publish(self, records: Sequence[Outgoing], timeout_seconds: float = 30.0) -> list[tuple[int, int]]:
         """Append all, in order per partition, and return (partition, offset) of each.
 
-        Raises Unavailable when any of them was not acknowledged; some may still have been appended.
+        Raises RecordTooLarge, with the index of the first such record, when one of them is larger than client or
+        broker take: tried again it is refused again, so the caller leaves it out or puts something smaller in its
+        place. Raises Unavailable when any of them was not acknowledged. In both cases others may have been appended.
         """
         ...
 
@@ -41,14 +46,18 @@ class Publisher(Protocol):
 
 
 class Subscriber(Protocol):
-    """A member of a consumer group over one or more topics. Used by one thread.
+    """A member of a consumer group over one or more topics. Used by one thread, except `lease_seconds`.
 
     A partition that a rebalance leaves where it is keeps its position: whoever drops polled records in a rebalance
     callback must `rewind` to them there.
     """
 
     def poll(self, max_records: int, timeout_seconds: float) -> list[Incoming]:
-        """Next records, in order per partition. Calls the rebalance callbacks of `subscribe`."""
+        r"""Next records, in order per partition. Calls the rebalance callbacks of `subscribe`. Raises Unavailable.
+
+        Whatever bytes a producer may send comes through: every compression of Kafka's clients, and header keys that
+        are not UTF-8, whose other bytes are written as `\xNN`.
+        """
         ...
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
@@ -66,7 +75,10 @@ class Subscriber(Protocol):
     def resume(self) -> None: ...
 
     def lease_seconds(self) -> float:
-        """How long the group surely still counts this member as alive; <= 0: it may not any more."""
+        """How long the group surely still counts this member as alive; <= 0: it may not any more.
+
+        May be asked from any thread at any time: writers ask right before each write.
+        """
         ...
 
     def lag(self) -> Mapping[TopicPartition, int]:
@@ -107,10 +119,11 @@ class TopicAdmin(Protocol):
 
 
 class Embedder(Protocol):
-    """Encodes texts. Thread-safe; several requests may be in flight."""
+    """Encodes texts. Thread-safe; several requests may be in flight. Every method raises Unavailable when the server
+    cannot be reached, and NotLoaded when it has no such encoder loaded."""
 
     def describe(self, encoder: str) -> Space:
-        """The space of a loaded encoder. Raises NotLoaded and Unavailable."""
+        """The space of a loaded encoder. Raises PartlyUnavailable when the model there is no encoder."""
         ...
 
     def load(self, encoder: str) -> None:
@@ -118,7 +131,8 @@ class Embedder(Protocol):
         ...
 
     def unload(self, encoder: str) -> None:
-        """Free what a loaded encoder takes. Raises Unavailable where that cannot be done from here."""
+        """Free what a loaded encoder takes; one that is not loaded is no error. Raises PartlyUnavailable where that
+        cannot be done from here."""
         ...
 
     def tokenizer_json(self, encoder: str) -> str:
@@ -127,13 +141,13 @@ class Embedder(Protocol):
 
     def embed(
         self, encoder: str, space: str, requests: Sequence[Sequence[str]], priority: Priority = Priority.CHANGE
-    ) -> list[Matrix | Exception]:  # fmt: skip
+    ) -> list[EmbedAnswer]:  # fmt: skip
         """Embed each request, several in flight; float32 (texts, dimension) or what went wrong with it.
 
         Requests that wait are taken by priority; one that is being computed is not interrupted.
 
-        In place of a request that the model itself refuses stands an InvalidRecord, of one that did not get through
-        an Unavailable: the others are answers to keep. Raises Unavailable when the encoder is not loaded, and
+        In place of a request that the model itself refuses stands an InvalidRecord("encode_failed", suspect=True), of
+        one that did not get through an Unavailable: the others are answers to keep. Raises NotLoaded, and
         SpaceMismatch when the loaded model is of another space.
         """
         ...
@@ -144,16 +158,28 @@ class Embedder(Protocol):
 
 
 class VectorStore(Protocol):
-    """Versioned documents with their chunk vectors. Every method raises Unavailable.
+    """Versioned documents with their chunk vectors.
 
-    There is no conditional write: the caller owns the order (one writer per document at a time).
+    There is no conditional write: the caller owns the order (one writer per document at a time). Apart from that,
+    every method may be called from any thread, also several at once.
+
+    Every method that is asked of the store may raise
+
+    * Unavailable: the store cannot be reached, is not ready, took too long, or asks everybody to slow down;
+    * PartlyUnavailable: it answers, but `target` cannot be used now: it is missing though `ensure` made it, not
+      loaded, over a quota, or the store refuses to make it. Only what needs this target waits.
+
+    Neither tells whether a write took place. What a method says beyond that is in its own docstring; anything else
+    that is raised is a bug.
     """
 
     def ensure(self, target: StoreTarget) -> None:
         """Create the store if it is missing. Raises SpaceMismatch when one exists for another space."""
         ...
 
-    def drop(self, target: StoreTarget) -> None: ...
+    def drop(self, target: StoreTarget) -> None:
+        """Delete the store and all that is in it; one that is missing is no error."""
+        ...
 
     def versions(
         self, target: StoreTarget, keys: Sequence[str], visible_from: int | None
@@ -167,7 +193,11 @@ class VectorStore(Protocol):
     def apply(self, target: StoreTarget, plan: WritePlan, guard: Guard) -> int:
         """Write a plan and return a timestamp from which it is visible; replaying a plan changes nothing.
 
-        `guard` is called right before each write, returns the seconds it may take, and raises Fenced.
+        `guard` is called on this thread right before each write, returns the seconds it may take, and raises Fenced.
+
+        Raises InvalidRecord("store_refused", suspect=True) when the store can never take a row of the plan: a value
+        that is too long, out of range or of another type, a vector of another length or not finite. Which document
+        it is, the store need not tell: apply the plan's parts to find it. Some of the plan may have been written.
         """
         ...
 
@@ -176,7 +206,8 @@ class VectorStore(Protocol):
         ...
 
     def search(self, target: StoreTarget, query: VectorQuery) -> list[list[ChunkHit]]:
-        """Nearest chunks of each query vector, best first. Raises SpaceMismatch on another dimension."""
+        """Nearest chunks of each query vector, best first. Raises SpaceMismatch on another dimension, and
+        InvalidRequest on a filter, a limit or a vector that the store can never take."""
         ...
 
     def fetch(self, target: StoreTarget, keys: Sequence[str], with_vectors: bool) -> list[StoredDocument]:
@@ -187,15 +218,17 @@ class VectorStore(Protocol):
         """(key, id, version, chunk ordinal) of every stored row."""
         ...
 
-    def count(self, target: StoreTarget) -> int:
-        """Live documents."""
+    def count(self, target: StoreTarget) -> int | None:
+        """Live documents; None while there is no such store."""
         ...
 
     def purge_tombstones(self, before_us: int) -> int:
         """Forget tombstones written before that time; returns how many."""
         ...
 
-    def ping(self) -> None: ...
+    def ping(self) -> None:
+        """Raises Unavailable."""
+        ...
 
 
 class Cache(Protocol):

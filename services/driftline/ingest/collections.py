@@ -9,7 +9,7 @@ from typing import Any
 
 from driftline.core.collections import Collection, parse_definition
 from driftline.core.control import ControlView, ControlWriter, collection_record, new_collection, space_record
-from driftline.core.errors import Conflict, InvalidRequest, NotLoaded, Unavailable
+from driftline.core.errors import Conflict, InvalidRequest, NotLoaded
 from driftline.core.ports import Embedder, VectorStore
 from driftline.core.records import Clock, now_us
 from driftline.retrieval.embeddings import describe
@@ -87,9 +87,4 @@ class Collections:
         """Searchable documents; 0 while the store was not created yet."""
         space = self._view.space(collection.complete.space)
         target = collection.target(collection.complete, space.dimension)
-        try:
-            return self._store.count(target)
-        except Unavailable as error:
-            if "not found" in error.detail or "not exist" in error.detail:
-                return 0
-            raise
+        return self._store.count(target) or 0

@@ -163,9 +163,13 @@ class Backfill:
             span = min(60.0, max(1.0, time.monotonic() - self._arrived[0][0]))
         rate = sum(n for _, n in self._arrived) / span
         return Progress(
-            total=self._store.count(self._old), done=self._store.count(self._new), requested=len(self._asked),
-            refused=sum(1 for n in self._tries.values() if n >= _TRIES), per_second=round(rate, 2), passes=self._passes,
-        )  # fmt: skip
+            total=self._store.count(self._old) or 0,
+            done=self._store.count(self._new) or 0,
+            requested=len(self._asked),
+            refused=sum(1 for n in self._tries.values() if n >= _TRIES),
+            per_second=round(rate, 2),
+            passes=self._passes,
+        )
 
 
 def _parts(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
