@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from driftline.adapters.memory import MemoryStore
 from driftline.adapters.milvus import MilvusStore
-from driftline.core.errors import Fenced, SpaceMismatch, Unavailable
+from driftline.core.errors import Fenced, SpaceMismatch
 from driftline.core.ports import VectorStore
 from driftline.core.records import Removal, StoredVersion, StoreTarget, VectorQuery, WritePlan, document_key, now_us
 from driftline.core.settings import MilvusSettings
@@ -81,11 +81,14 @@ def test_a_milvus_collection_that_was_left_half_made_is_completed(milvus_setting
     broken = MilvusStore(milvus_settings)
     broken.ensure(replace(made, store=f"{name}_first"))
 
+    class Killed(BaseException):
+        pass
+
     def killed(*args: object, **kwargs: object) -> None:
-        raise OSError("killed")
+        raise Killed
 
     setattr(broken._connected, step, killed)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Killed):
         broken.ensure(made)
     mended = MilvusStore(milvus_settings)
     mended.ensure(made)

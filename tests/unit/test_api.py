@@ -77,6 +77,8 @@ class World:
         app = create_ingest(ingest, keys, Health(), self.view, self.acceptor, collections, self.store)
         self.ingest = TestClient(app, raise_server_exceptions=False)
         self.query = TestClient(create_query(query, keys, Health(), searcher), raise_server_exceptions=False)
+        # The store of a collection is made as soon as index hears of it.
+        self.put_stored()
 
     def close(self) -> None:
         self.tail.close()

@@ -114,6 +114,8 @@ class Pipeline:
         """Document id -> (version, chunks) of everything searchable."""
         found: dict[str, tuple[int, set[int]]] = {}
         target = self.collection.target(self.collection.complete, self.embedder.space.dimension)
+        if self.store.count(target) is None:
+            return {}
         for _, document_id, version, chunk in self.store.scan(target):
             found.setdefault(document_id, (version, set()))[1].add(chunk)
         return found

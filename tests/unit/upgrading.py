@@ -97,6 +97,8 @@ class World(Pipeline):
         embedder = self.old if generation == 1 else self.new
         found = {g.number: g for g in (*self.now.generations, *self.now.retired)}[generation]
         target = self.now.target(found, embedder.space.dimension)
+        if self.store.count(target) is None:
+            return {}
         return {i: version for _, i, version, chunk in self.store.scan(target) if chunk == 0}
 
     def find(self, text: str, what: Wanted = Wanted(10)) -> list[str]:

@@ -7,20 +7,41 @@ collection of tombstones. Works with Milvus 2.3 and later.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 import numpy as np
-import orjson
-from pymilvus import DataType, MilvusClient
+from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
-from driftline.adapters.milvus_fence import FENCE, guard_writes
-from driftline.adapters.milvus_filter import expression, literal
+from driftline.adapters.milvus_errors import Meaning, meaning_of
+from driftline.adapters.milvus_fence import fence, guard_writes
+from driftline.adapters.milvus_rows import (
+    document_of,
+    hit_of,
+    merge_versions,
+    parts,
+    search_filter,
+    tombstones_of,
+    writes_of,
+)
+from driftline.adapters.milvus_schema import Schemas
+from driftline.adapters.store_rows import check_plan, check_query
 from driftline.core import metrics
-from driftline.core.errors import SpaceMismatch, Unavailable
+from driftline.core.errors import (
+    ConfigError,
+    DriftlineError,
+    Fenced,
+    InvalidRecord,
+    InvalidRequest,
+    PartlyUnavailable,
+    SpaceMismatch,
+    Unavailable,
+)
 from driftline.core.ports import Guard
 from driftline.core.records import (
     ChunkHit,
@@ -30,24 +51,32 @@ from driftline.core.records import (
     StoreTarget,
     VectorQuery,
     WritePlan,
-    now_us,
 )
 from driftline.core.settings import MilvusSettings, read_secret
 
+log = logging.getLogger(__name__)
+
 _T = TypeVar("_T")
-# Milvus answers at most 16,384 rows a query, and messages are bounded; measured best between 1,000 and 4,000.
+Call = Callable[[Any], _T]
+# Milvus answers at most 16,384 rows a query; measured best between 1,000 and 4,000.
 _KEYS_PER_CALL = 2_000
-_ROWS_PER_WRITE = 1_000
-_METRICS = {"cosine": "COSINE", "ip": "IP", "l2": "L2"}
+# With every column: Milvus answers at most 100 MiB, and a row may have 330 KB.
+_WHOLE_ROWS_PER_CALL = 200
 
 
 class MilvusStore:
+    """The `VectorStore` of the services. Any method may be called from any thread, also several at once: pymilvus'
+    connection is thread-safe, the lease of a write belongs to the thread that makes it, and what this object keeps is
+    behind its lock."""
+
     def __init__(self, settings: MilvusSettings) -> None:
         self._settings = settings
+        self._schemas = Schemas(settings)
+        self._limit = {"timeout": settings.timeout_seconds}
+        self._tombstones = f"{settings.prefix}tombstones"
         self._lock = threading.Lock()
         self._connected: Any = None
         self._ensured: set[str] = set()
-        self._tombstones = f"{settings.prefix}tombstones"
 
     # Connection and errors
 
@@ -61,17 +90,85 @@ class MilvusStore:
                     db_name=self._settings.database,
                     timeout=min(10.0, self._settings.timeout_seconds),
                 )
-            guard_writes(self._connected._get_connection()._stub, self._settings.timeout_seconds)
+                guard_writes(self._connected._get_connection(), self._settings.timeout_seconds)
             return self._connected
 
-    def _call(self, operation: str, call: Callable[[Any], _T]) -> _T:
+    def _call(
+        self,
+        operation: str,
+        call: Call[_T],
+        store: str = "",
+        *,
+        refused: Callable[[str], DriftlineError] | None = None,
+        harmless: Call[object] | None = None,
+    ) -> _T:
+        """Call, and raise what the port says in place of what Milvus or pymilvus raise.
+
+        `refused` makes the error of a value that can never be taken; without it, that is the store's trouble and its
+        collection waits. `harmless` is a call of the same kind that no store refuses: see `_once_more`.
+        """
+        channel = None
         try:
             with metrics.STORE_SECONDS.labels(operation).time():
-                return call(self._client())
-        except (MilvusException, grpc.RpcError, grpc.FutureTimeoutError, ValueError, OSError) as error:
-            if FENCE.fenced is not None:
-                raise FENCE.fenced from error
-            raise Unavailable("milvus", f"{operation}: {str(error)[:300]}") from error
+                client = self._client()
+                channel = client._get_connection()._channel
+                return call(client)
+        except (MilvusException, grpc.RpcError, grpc.FutureTimeoutError, ConnectionError) as error:
+            meaning, origin = meaning_of(error)
+            if meaning is Meaning.UNTOLD and refused is not None and harmless is not None:
+                return self._once_more(operation, call, store, refused, harmless)
+            self._raise(operation, meaning, origin, store, refused, channel)
+
+    def _once_more(
+        self,
+        operation: str,
+        call: Call[_T],
+        store: str,
+        refused: Callable[[str], DriftlineError],
+        harmless: Call[object],
+    ) -> _T:
+        """Milvus 2.3 has one code for a value that it refuses and for a failure inside (65535). If it then does what is
+        harmless, and fails at the same call again, it is the value."""
+        self._call(operation, harmless, store)
+        try:
+            return self._call(operation, call, store, refused=refused)
+        except PartlyUnavailable as error:
+            if isinstance(error.__cause__, Exception) and meaning_of(error.__cause__)[0] is Meaning.UNTOLD:
+                raise refused(error.detail) from error.__cause__
+            raise
+
+    def _raise(
+        self,
+        operation: str,
+        meaning: Meaning,
+        origin: BaseException,
+        store: str,
+        refused: Callable[[str], DriftlineError] | None,
+        channel: Any,
+    ) -> NoReturn:
+        detail = f"{operation}: {str(origin)[:300]}"
+        if isinstance(origin, Fenced):
+            raise origin
+        match meaning:
+            case Meaning.SETTING:
+                raise ConfigError(f"milvus.uri {self._settings.uri!r}: expected http(s)://host:port") from origin
+            case Meaning.UNREACHABLE:
+                raise Unavailable("milvus", detail) from origin
+            case Meaning.REFUSED if refused is not None:
+                raise refused(detail) from origin
+            case Meaning.BUG:
+                if isinstance(origin, ValueError) and channel is not self._client()._get_connection()._channel:
+                    # gRPC's error of a closed channel: pymilvus connected anew while this call was under way.
+                    raise Unavailable("milvus", f"{operation}: the connection was made anew") from origin
+                raise origin
+            case Meaning.REFUSED | Meaning.UNTOLD | Meaning.PART:
+                # Whoever ensures it next looks again whether it is there and loaded.
+                self._forget(store, self._tombstones)
+                raise PartlyUnavailable("milvus", f"collection {store!r}: {detail}") from origin
+
+    def _forget(self, *stores: str) -> None:
+        with self._lock:
+            self._ensured.difference_update(stores)
 
     def ping(self) -> None:
         self._call("ping", lambda c: c.list_collections(timeout=5))
@@ -79,76 +176,21 @@ class MilvusStore:
     # Stores
 
     def ensure(self, target: StoreTarget) -> None:
-        if target.store in self._ensured:
-            return
-        self._call("ensure", self._ensure_tombstones)
-        self._call("ensure", lambda c: self._ensure(c, target))
-        self._ensured.add(target.store)
+        self._ensure_once(self._tombstones, lambda c: self._schemas.ensure_tombstones(c, self._tombstones))
+        self._ensure_once(target.store, lambda c: self._schemas.ensure_store(c, target))
 
-    def _ensure(self, client: Any, target: StoreTarget) -> None:
-        identity = {"space": target.space, "dimension": target.dimension, "metric": target.metric}
-        schema = client.create_schema(
-            auto_id=False, enable_dynamic_field=False, description=orjson.dumps(identity).decode()
-        )
-        schema.add_field("pk", DataType.VARCHAR, max_length=48, is_primary=True)
-        schema.add_field("key", DataType.VARCHAR, max_length=32)
-        schema.add_field("tenant", DataType.VARCHAR, max_length=128)
-        schema.add_field("id", DataType.VARCHAR, max_length=512)
-        schema.add_field("version", DataType.INT64)
-        schema.add_field("chunk", DataType.INT32)
-        schema.add_field("chunks", DataType.INT32)
-        schema.add_field("text", DataType.VARCHAR, max_length=65_535)
-        schema.add_field("fields", DataType.VARCHAR, max_length=65_535)
-        schema.add_field("attributes", DataType.JSON)
-        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=target.dimension)
-        index = client.prepare_index_params()
-        index.add_index(
-            "vector",
-            index_type="HNSW",
-            metric_type=_METRICS[target.metric],
-            params={"M": self._settings.hnsw_m, "efConstruction": self._settings.hnsw_ef_construction},
-        )
-        self._create(client, target.store, schema, index)
-        found = client.describe_collection(target.store)
-        stored = _identity(found.get("description", ""))
-        if stored.get("space") != target.space or stored.get("dimension") != target.dimension:
-            raise SpaceMismatch(f"milvus collection {target.store!r}", target.space, str(stored.get("space", "")))
-
-    def _ensure_tombstones(self, client: Any) -> None:
-        if self._tombstones in self._ensured:
-            return
-        schema = client.create_schema(auto_id=False, enable_dynamic_field=False, description="driftline tombstones")
-        schema.add_field("pk", DataType.VARCHAR, max_length=80, is_primary=True)
-        schema.add_field("version", DataType.INT64)
-        schema.add_field("deleted_at_us", DataType.INT64)
-        # Milvus 2.3 wants a vector in every collection; this one is never searched.
-        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=2)
-        index = client.prepare_index_params()
-        index.add_index("vector", index_type="FLAT", metric_type="L2", params={})
-        self._create(client, self._tombstones, schema, index)
-        self._ensured.add(self._tombstones)
-
-    def _create(self, client: Any, name: str, schema: Any, index: Any) -> None:
-        """Make a collection with its index, loaded. A creation that stopped half-way, here or in another process, is
-        brought to its end: each of the three steps can be done again."""
-        if not client.has_collection(name):
-            try:
-                client.create_collection(
-                    name, schema=schema, num_shards=self._settings.shards, consistency_level="Bounded"
-                )
-            except MilvusException:
-                # Another replica may have been first.
-                if not client.has_collection(name):
-                    raise
-        if "Loaded" in str(client.get_load_state(name)):
-            return
-        if not client.list_indexes(name):
-            client.create_index(name, index)
-        client.load_collection(name)
+    def _ensure_once(self, store: str, make: Call[None]) -> None:
+        with self._lock:
+            if store in self._ensured:
+                return
+        # Without the lock: it takes seconds, and may be done twice at once.
+        self._call("ensure", make, store)
+        with self._lock:
+            self._ensured.add(store)
 
     def drop(self, target: StoreTarget) -> None:
-        self._call("drop", lambda c: c.drop_collection(target.store))
-        self._ensured.discard(target.store)
+        self._call("drop", lambda c: c.drop_collection(target.store, **self._limit), target.store)
+        self._forget(target.store)
 
     # Writing
 
@@ -157,120 +199,120 @@ class MilvusStore:
     ) -> Mapping[str, StoredVersion]:
         def read(client: Any) -> dict[str, StoredVersion]:
             live: dict[str, tuple[int, int]] = {}
-            for part in _parts(keys, _KEYS_PER_CALL):
-                rows = _read(client, target.store, [f"{k}:0" for k in part], ["version", "chunks"], visible_from)
+            for part in parts(keys, _KEYS_PER_CALL):
+                pks = [f"{k}:0" for k in part]
+                rows = self._read(client, target.store, pks, ["version", "chunks"], visible_from)
                 live |= {row["pk"][:-2]: (row["version"], row["chunks"]) for row in rows}
             dead: dict[str, int] = {}
-            for part in _parts(keys, _KEYS_PER_CALL):
+            for part in parts(keys, _KEYS_PER_CALL):
                 pks = [f"{target.collection_uid}:{k}" for k in part]
-                rows = _read(client, self._tombstones, pks, ["version"], visible_from)
+                rows = self._read(client, self._tombstones, pks, ["version"], visible_from)
                 dead |= {row["pk"].rpartition(":")[2]: row["version"] for row in rows}
-            return _merge_versions(live, dead)
+            return merge_versions(live, dead)
 
-        return self._call("versions", read)
+        return self._call("versions", read, target.store)
 
     def apply(self, target: StoreTarget, plan: WritePlan, guard: Guard) -> int:
-        FENCE.guard, FENCE.timestamp, FENCE.untimed, FENCE.fenced = guard, 0, False, None
-        try:
+        check_plan(target, plan)
+        with fence(guard) as written:
             if plan.removals:
-                self._call("tombstone", lambda c: self._write_tombstones(c, target, plan.removals))
+                self._upsert("tombstone", self._tombstones, tombstones_of(target, plan.removals))
             # Before the upsert: a crash between the two leaves the old version short of its last chunks and its
             # count still old, so the replay trims again. After it, the count would be new and orphans forgotten.
             gone = [f"{r.key}:{i}" for r in plan.removals for i in range(r.chunks)]
             gone += [f"{key}:{i}" for key, new, old in plan.trims for i in range(new, old)]
-            for part in _parts(gone, _KEYS_PER_CALL):
-                self._call("delete", lambda c, p=part: c.delete(target.store, ids=p))  # type: ignore[misc]
-            rows = [row for document in plan.upserts for row in _rows(document)]
-            for rows_part in _parts(rows, _ROWS_PER_WRITE):
-                self._call("upsert", lambda c, p=rows_part: self._upsert(c, target.store, p))  # type: ignore[misc]
-            if FENCE.untimed:
+            for pks in parts(gone, _KEYS_PER_CALL):
+                self._delete(target.store, list(pks))
+            for rows in writes_of(plan.upserts):
+                self._upsert("upsert", target.store, rows)
+                metrics.STORE_ROWS.inc(len(rows))
+            if written.untimed:
                 # Writing the tombstones once more changes nothing and gives a timestamp after the deletes; without any,
                 # that of a key that no document has does.
                 marks = plan.removals or (Removal("-", 0, 0),)
-                self._call("tombstone", lambda c: self._write_tombstones(c, target, marks))
-            metrics.STORE_ROWS.inc(len(rows))
-            return FENCE.timestamp
-        finally:
-            FENCE.guard, FENCE.fenced = None, None
+                self._upsert("tombstone", self._tombstones, tombstones_of(target, marks))
+            return written.timestamp
 
-    @staticmethod
-    def _upsert(client: Any, store: str, rows: Sequence[dict[str, Any]]) -> None:
-        written = client.upsert(store, list(rows))["upsert_count"]
-        if written != len(rows):
-            raise ValueError(f"{written} of {len(rows)} rows were written")
+    def _upsert(self, operation: str, store: str, rows: list[dict[str, Any]]) -> None:
+        def write(client: Any) -> int:
+            return int(client.upsert(store, rows, **self._limit)["upsert_count"])
 
-    def _write_tombstones(self, client: Any, target: StoreTarget, removals: Sequence[Removal]) -> None:
-        self._upsert(
-            client,
-            self._tombstones,
-            [
-                {
-                    "pk": f"{target.collection_uid}:{r.key}",
-                    "version": r.version,
-                    "deleted_at_us": now_us(),
-                    "vector": [0.0, 0.0],
-                }
-                for r in removals
-            ],
+        count = self._call(
+            operation,
+            write,
+            store,
+            refused=lambda detail: InvalidRecord("store_refused", detail, suspect=True),
+            harmless=lambda c: c.delete(store, ids=["-"], **self._limit),
         )
+        if count != len(rows):
+            raise RuntimeError(f"Milvus wrote {count} of {len(rows)} rows and reported no error")
+
+    def _delete(self, store: str, pks: list[str]) -> None:
+        self._call("delete", lambda c: c.delete(store, ids=pks, **self._limit), store)
 
     def wait_visible(self, target: StoreTarget, timestamp: int) -> None:
-        self._call("wait_visible", lambda c: _read(c, target.store, ["-"], ["version"], timestamp))
+        self._call("wait_visible", lambda c: self._read(c, target.store, ["-"], ["version"], timestamp), target.store)
 
     def purge_tombstones(self, before_us: int) -> int:
+        self._ensure_once(self._tombstones, lambda c: self._schemas.ensure_tombstones(c, self._tombstones))
+
         def purge(client: Any) -> int:
-            self._ensure_tombstones(client)
             old = f"deleted_at_us < {int(before_us)}"
-            rows = client.query(self._tombstones, filter=old, output_fields=["pk"], limit=10_000)
+            rows = client.query(self._tombstones, filter=old, output_fields=["pk"], limit=10_000, **self._limit)
             pks = [row["pk"] for row in rows]
             if pks:
-                client.delete(self._tombstones, ids=pks)
+                client.delete(self._tombstones, ids=pks, **self._limit)
             return len(pks)
 
-        return self._call("purge", purge)
+        return self._call("purge", purge, self._tombstones)
 
     # Reading
 
     def search(self, target: StoreTarget, query: VectorQuery) -> list[list[ChunkHit]]:
         if query.vectors.shape[1] != target.dimension:
             raise SpaceMismatch(target.store, f"dimension {target.dimension}", f"dimension {query.vectors.shape[1]}")
-        wanted = ["key", "id", "version", "chunk", "text"] + (["fields"] if query.with_fields else [])
+        check_query(query)
+        plain = VectorQuery(np.eye(1, target.dimension, dtype=np.float32), 1, None, with_fields=False)
         found = self._call(
             "search",
-            lambda c: c.search(
-                target.store,
-                data=list(np.ascontiguousarray(query.vectors)),
-                filter=_search_filter(query),
-                limit=query.limit,
-                output_fields=wanted,
-                search_params={"params": {"ef": max(self._settings.hnsw_ef, query.limit)}},
-                consistency_level="Strong" if query.visible_from else "Bounded",
-                timeout=self._settings.timeout_seconds,
-            ),
+            lambda c: self._search(c, target, query),
+            target.store,
+            refused=lambda detail: InvalidRequest("refused_by_store", f"the store cannot take it: {detail}", "filter"),
+            harmless=lambda c: self._search(c, target, plain),
         )
         sign = -1.0 if target.metric == "l2" else 1.0
-        hits = [[_hit(raw["entity"], sign * raw["distance"]) for raw in hits] for hits in found]
+        hits = [[hit_of(raw["entity"], sign * raw["distance"]) for raw in hits] for hits in found]
         return self._with_fields(target, hits) if query.with_fields else hits
+
+    def _search(self, client: Any, target: StoreTarget, query: VectorQuery) -> Any:
+        wanted = ["key", "id", "version", "chunk", "text"] + (["fields"] if query.with_fields else [])
+        return client.search(
+            target.store,
+            data=list(np.ascontiguousarray(query.vectors)),
+            filter=search_filter(query),
+            limit=query.limit,
+            output_fields=wanted,
+            search_params={"params": {"ef": max(self._settings.hnsw_ef, query.limit)}},
+            consistency_level="Strong" if query.visible_from else "Bounded",
+            **self._limit,
+        )
 
     def _with_fields(self, target: StoreTarget, found: list[list[ChunkHit]]) -> list[list[ChunkHit]]:
         """Only the row of chunk 0 holds a document's fields: fetch them for hits on later chunks."""
         bare = sorted({hit.key for hits in found for hit in hits if hit.chunk > 0})
         if not bare:
             return found
-        rows = self._call(
-            "fetch",
-            lambda c: _read(c, target.store, [f"{k}:0" for k in bare], ["key", "fields"], visible_from=0),
-        )
-        fields = {row["key"]: row["fields"].encode() for row in rows}
+
+        def read(client: Any) -> dict[str, bytes]:
+            pks = [f"{key}:0" for key in bare]
+            chosen = [self._read(client, target.store, p, ["key", "fields"], 0) for p in parts(pks, _KEYS_PER_CALL)]
+            return {row["key"]: row["fields"].encode() for rows in chosen for row in rows}
+
+        fields = self._call("fetch", read, target.store)
         return [
-            [
-                hit if hit.chunk == 0 else ChunkHit(
-                    hit.key, hit.id, hit.version, hit.chunk, hit.score, hit.text, fields.get(hit.key, b"")
-                )
-                for hit in hits
-            ]
+            [hit if hit.chunk == 0 else replace(hit, fields_json=fields.get(hit.key, b"")) for hit in hits]
             for hits in found
-        ]  # fmt: skip
+        ]
 
     def fetch(self, target: StoreTarget, keys: Sequence[str], with_vectors: bool) -> list[StoredDocument]:
         wanted = ["key", "tenant", "id", "version", "chunk", "chunks", "text", "fields", "attributes"]
@@ -278,17 +320,23 @@ class MilvusStore:
             wanted.append("vector")
 
         def read(client: Any) -> list[StoredDocument]:
-            heads = _read(client, target.store, [f"{k}:0" for k in keys], wanted, None)
-            tails = [f"{h['key']}:{i}" for h in heads for i in range(1, h["chunks"])]
-            rows = [r for part in _parts(tails, 200) for r in _read(client, target.store, part, wanted, None)]
-            return [_document(head, [r for r in rows if r["key"] == head["key"]], with_vectors) for head in heads]
+            heads = read_all(client, [f"{k}:0" for k in keys])
+            rows = read_all(client, [f"{h['key']}:{i}" for h in heads for i in range(1, h["chunks"])])
+            tails: dict[str, list[Any]] = {head["key"]: [] for head in heads}
+            for row in rows:
+                tails[row["key"]].append(row)
+            return [document_of(head, tails[head["key"]], with_vectors) for head in heads]
 
-        return self._call("fetch", read)
+        def read_all(client: Any, pks: Sequence[str]) -> list[Any]:
+            cut = parts(pks, _WHOLE_ROWS_PER_CALL)
+            return [row for part in cut for row in self._read(client, target.store, part, wanted, None)]
+
+        return self._call("fetch", read, target.store)
 
     def scan(self, target: StoreTarget) -> Iterator[tuple[str, str, int, int]]:
         fields = ["key", "id", "version", "chunk"]
         # An iterator of Milvus 2.3 reads whatever is there: a strong read first makes that everything.
-        self._call("scan", lambda c: _read(c, target.store, ["-"], ["version"], None))
+        self._call("scan", lambda c: self._read(c, target.store, ["-"], ["version"], None), target.store)
         iterator = self._call(
             "scan",
             lambda c: c.query_iterator(
@@ -297,107 +345,41 @@ class MilvusStore:
                 output_fields=fields,
                 batch_size=1_000,
                 consistency_level="Strong",
+                **self._limit,
             ),
+            target.store,
         )
         try:
-            while rows := self._call("scan", lambda _: iterator.next()):
+            while rows := self._call("scan", lambda _: iterator.next(), target.store):
                 yield from ((row["key"], row["id"], row["version"], row["chunk"]) for row in rows)
         finally:
             iterator.close()
 
     def count(self, target: StoreTarget) -> int | None:
         def read(client: Any) -> int | None:
-            if not client.has_collection(target.store):
+            if not client.has_collection(target.store, **self._limit):
                 return None
             rows = client.query(
-                target.store, filter="chunk == 0", output_fields=["count(*)"], consistency_level="Strong"
+                target.store,
+                filter="chunk == 0",
+                output_fields=["count(*)"],
+                consistency_level="Strong",
+                **self._limit,
             )
             return int(rows[0]["count(*)"])
 
-        return self._call("count", read)
+        return self._call("count", read, target.store)
 
-
-def _identity(description: str) -> dict[str, Any]:
-    try:
-        found = orjson.loads(description)
-    except orjson.JSONDecodeError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _parts(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
-def _read(client: Any, store: str, pks: Sequence[str], fields: list[str], visible_from: int | None) -> list[Any]:
-    """Rows by primary key. `visible_from` None is a strong read; a timestamp waits for that write at most."""
-    if visible_from is None:
-        how: dict[str, Any] = {"consistency_level": "Strong"}
-    else:
-        # 1 is Milvus' timestamp for "whatever is there".
-        how = {"consistency_level": "Customized", "guarantee_timestamp": max(1, visible_from)}
-    rows: list[Any] = client.query(store, ids=list(pks), output_fields=["pk", *fields], **how) if pks else []
-    return rows
-
-
-def _merge_versions(live: Mapping[str, tuple[int, int]], dead: Mapping[str, int]) -> dict[str, StoredVersion]:
-    merged = {key: StoredVersion(version, chunks, False) for key, (version, chunks) in live.items()}
-    for key, version in dead.items():
-        stored = merged.get(key)
-        if stored is None or version > stored.version:
-            # Rows that outlived their tombstone (a crash between the two writes) are counted: a replay removes them.
-            merged[key] = StoredVersion(version, stored.chunks if stored else 0, True)
-    return merged
-
-
-def _rows(document: StoredDocument) -> Iterator[dict[str, Any]]:
-    for ordinal, (text, vector) in enumerate(zip(document.chunks, document.vectors, strict=True)):
-        yield {
-            "pk": f"{document.key}:{ordinal}",
-            "key": document.key,
-            "tenant": document.tenant,
-            "id": document.id,
-            "version": document.version,
-            "chunk": ordinal,
-            "chunks": len(document.chunks),
-            "text": text,
-            "fields": document.fields_json.decode() if ordinal == 0 else "",
-            "attributes": dict(document.attributes),
-            "vector": vector,
-        }
-
-
-def _search_filter(query: VectorQuery) -> str:
-    parts = []
-    if query.tenant is not None:
-        parts.append(f"tenant == {literal(query.tenant)}")
-    if query.exclude_key:
-        parts.append(f"key != {literal(query.exclude_key)}")
-    if query.filter is not None:
-        parts.append(expression(query.filter))
-    return " and ".join(parts)
-
-
-def _hit(row: Mapping[str, Any], score: float) -> ChunkHit:
-    return ChunkHit(
-        row["key"],
-        row["id"],
-        row["version"],
-        row["chunk"],
-        score,
-        row["text"],
-        row.get("fields", "").encode(),
-    )
-
-
-def _document(head: Mapping[str, Any], tail: list[Any], with_vectors: bool) -> StoredDocument:
-    rows = [
-        head,
-        *sorted((r for r in tail if r["version"] == head["version"]), key=lambda r: int(r["chunk"])),
-    ]
-    vectors = np.array([r["vector"] for r in rows], dtype=np.float32) if with_vectors else np.empty((0, 0), np.float32)
-    return StoredDocument(
-        head["key"], head["tenant"], head["id"], head["version"], head["fields"].encode(),
-        head["attributes"], tuple(r["text"] for r in rows), vectors,
-    )  # fmt: skip
+    def _read(
+        self, client: Any, store: str, pks: Sequence[str], fields: list[str], visible_from: int | None
+    ) -> list[Any]:
+        """Rows by primary key. `visible_from` None is a strong read; a timestamp waits for that write at most."""
+        if visible_from is None:
+            how: dict[str, Any] = {"consistency_level": "Strong"}
+        else:
+            # 1 is Milvus' timestamp for "whatever is there".
+            how = {"consistency_level": "Customized", "guarantee_timestamp": max(1, visible_from)}
+        if not pks:
+            return []
+        rows: list[Any] = client.query(store, ids=list(pks), output_fields=["pk", *fields], **how, **self._limit)
+        return rows

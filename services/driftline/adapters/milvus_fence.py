@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from driftline.core.errors import Fenced
+from pymilvus.client.grpc_handler import GrpcHandler
+
 from driftline.core.ports import Guard
 
 
-class Fence(threading.local):
-    """What the write that runs on this thread may take, and the server's timestamp of its answer."""
+class Written:
+    """What the writes of one `fence` came to."""
 
-    guard: Guard | None = None
-    timestamp: int = 0
-    # Milvus 2.3 answers a delete without a timestamp: then nothing tells when it is visible, until a later write.
-    untimed: bool = False
-    fenced: Fenced | None = None
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        # The server's time of the last of them.
+        self.timestamp = 0
+        # Milvus 2.3 answers a delete without a timestamp: then nothing tells when it is visible, until a later write.
+        self.untimed = False
 
-    def answered(self, timestamp: int) -> None:
+    def seconds(self) -> float:
+        """Seconds the next write may take. Raises Fenced."""
+        return self._guard()
+
+    def note(self, timestamp: int) -> None:
         self.untimed = timestamp == 0
         self.timestamp = max(self.timestamp, timestamp)
 
-    def allowed(self, otherwise: float) -> float:
-        """Seconds a write may take. pymilvus wraps what is raised under it: the original is kept."""
-        if self.guard is None:
-            return otherwise
-        try:
-            return min(otherwise, self.guard())
-        except Fenced as error:
-            self.fenced = error
-            raise
-
 
 # One for the process: pymilvus shares a connection, and so its stub, between clients of one address.
-FENCE = Fence()
+_ON_THIS_THREAD = threading.local()
+
+
+@contextmanager
+def fence(guard: Guard) -> Iterator[Written]:
+    """Have every write of this thread ask `guard`, as late as can be. pymilvus wraps what it raises in its own."""
+    _ON_THIS_THREAD.written = written = Written(guard)
+    try:
+        yield written
+    finally:
+        del _ON_THIS_THREAD.written
 
 
 class _FencedCall:
@@ -46,29 +54,58 @@ class _FencedCall:
 
     def __call__(self, request: Any, timeout: float | None = None, metadata: Any = None) -> Any:
         response = self._call(request, timeout=self._allowed(timeout), metadata=metadata)
-        FENCE.answered(response.timestamp)
+        self._note(response)
         return response
 
     def future(self, request: Any, timeout: float | None = None, metadata: Any = None) -> Any:
         pending = self._call.future(request, timeout=self._allowed(timeout), metadata=metadata)
         if pending.exception() is None:
-            FENCE.answered(pending.result().timestamp)
+            self._note(pending.result())
         return pending
 
     def _allowed(self, timeout: float | None) -> float:
-        allowed = FENCE.allowed(self._timeout)
+        written: Written | None = getattr(_ON_THIS_THREAD, "written", None)
+        allowed = self._timeout if written is None else min(self._timeout, written.seconds())
         return min(timeout or allowed, allowed)
 
+    @staticmethod
+    def _note(response: Any) -> None:
+        written: Written | None = getattr(_ON_THIS_THREAD, "written", None)
+        if written is not None:
+            written.note(response.timestamp)
 
-def guard_writes(stub: Any, timeout_seconds: float) -> None:
+
+class _FencedHandler(GrpcHandler):  # type: ignore[misc]
+    """pymilvus' connection, whatever stub it makes: it makes another one when it connects anew, in the middle of a
+    call that it then tries again, and that try has to be guarded like the first."""
+
+    fence_timeout_seconds: float
+
+    @property
+    def _stub(self) -> Any:
+        return self.__dict__.get("_stub")
+
+    @_stub.setter
+    def _stub(self, stub: Any) -> None:
+        self.__dict__["_stub"] = self._fenced(stub)
+
+    def _fenced(self, stub: Any) -> Any:
+        for name in ("Upsert", "Delete"):
+            call = getattr(stub, name)
+            if not isinstance(call, _FencedCall):
+                setattr(stub, name, _FencedCall(call, self.fence_timeout_seconds))
+        return stub
+
+
+def guard_writes(handler: Any, timeout_seconds: float) -> None:
     """Check the lease as late as can be: after the request is serialised, right before it is sent.
 
     pymilvus spends milliseconds packing rows between its public call and the RPC; a process frozen there would
     write with a lease it no longer has. The deadline given to gRPC ends with the lease, so a request frozen later
     dies on the server.
     """
-    if getattr(stub, "_driftline_guarded", False):
+    if isinstance(handler, _FencedHandler):
         return
-    for name in ("Upsert", "Delete"):
-        setattr(stub, name, _FencedCall(getattr(stub, name), timeout_seconds))
-    stub._driftline_guarded = True
+    handler.fence_timeout_seconds = timeout_seconds
+    handler.__class__ = _FencedHandler
+    handler._stub = handler.__dict__["_stub"]

@@ -1,0 +1,81 @@
+"""What a row of a vector store may hold. Stores check it before they write, so that a refusal names its document."""
+
+from __future__ import annotations
+
+import numpy as np
+import orjson
+
+from driftline.core.errors import InvalidRecord, InvalidRequest
+from driftline.core.records import Removal, StoredDocument, StoreTarget, VectorQuery, WritePlan
+
+# Bytes of UTF-8, as Milvus counts them; 65,535 is the most of any string there.
+TENANT_BYTES = 128
+ID_BYTES = 512
+TEXT_BYTES = 65_535
+FIELDS_BYTES = 65_535
+# Milvus' limit of a JSON value.
+ATTRIBUTES_BYTES = 65_536
+# Of one search: results, and vectors.
+MAX_LIMIT = 16_384
+MAX_QUERIES = 16_384
+
+
+def check_plan(target: StoreTarget, plan: WritePlan) -> None:
+    """Raises InvalidRecord("store_refused") for the first document that no store could take."""
+    for document in plan.upserts:
+        _check_document(target, document)
+    for removal in plan.removals:
+        _check_version(f"the removal of {removal.key!r}", removal)
+
+
+def _check_document(target: StoreTarget, document: StoredDocument) -> None:
+    name = f"document {document.id!r}"
+    _check_version(name, document)
+    _check_bytes(f"{name}: its tenant", document.tenant, TENANT_BYTES)
+    _check_bytes(f"{name}: its id", document.id, ID_BYTES)
+    for number, text in enumerate(document.chunks):
+        _check_bytes(f"{name}: the text of chunk {number}", text, TEXT_BYTES)
+    if len(document.fields_json) > FIELDS_BYTES:
+        raise _refused(f"{name}: its fields: expected at most {FIELDS_BYTES} bytes, found {len(document.fields_json)}")
+    try:
+        size = len(orjson.dumps(dict(document.attributes)))
+    except TypeError as error:
+        raise _refused(f"{name}: its attributes: expected JSON: {error}") from error
+    if size > ATTRIBUTES_BYTES:
+        raise _refused(f"{name}: its attributes: expected at most {ATTRIBUTES_BYTES} bytes of JSON, found {size}")
+    expected = (len(document.chunks), target.dimension)
+    if document.vectors.shape != expected:
+        raise _refused(f"{name}: its vectors: expected shape {expected}, found {document.vectors.shape}")
+    if not np.isfinite(document.vectors).all():
+        raise _refused(f"{name}: its vectors: expected finite numbers, found NaN or infinity")
+
+
+def _check_version(name: str, versioned: StoredDocument | Removal) -> None:
+    if not 0 <= versioned.version < 2**63:
+        raise _refused(f"{name}: its version: expected 0 to 2^63 - 1, found {versioned.version}")
+
+
+def _check_bytes(what: str, text: str, most: int) -> None:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise _refused(f"{what}: expected valid Unicode; it holds a lone surrogate") from error
+    if size > most:
+        raise _refused(f"{what}: expected at most {most} bytes of UTF-8, found {size}")
+
+
+def _refused(detail: str) -> InvalidRecord:
+    return InvalidRecord("store_refused", detail, suspect=True)
+
+
+def check_query(query: VectorQuery) -> None:
+    """Raises InvalidRequest for a search that no store could answer."""
+    if not np.isfinite(query.vectors).all():
+        raise InvalidRequest("invalid_vector", "expected finite numbers, found NaN or infinity", "vector")
+    _check_count("limit", query.limit, MAX_LIMIT)
+    _check_count("vectors", len(query.vectors), MAX_QUERIES)
+
+
+def _check_count(field: str, count: int, most: int) -> None:
+    if not 1 <= count <= most:
+        raise InvalidRequest(f"invalid_{field}", f"expected 1 to {most}, found {count}", field)
