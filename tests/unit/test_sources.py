@@ -8,7 +8,7 @@ import pytest
 
 from driftline.core import codec
 from driftline.core.control import log_record
-from driftline.core.errors import InvalidRecord, Unavailable
+from driftline.core.errors import ConfigError, InvalidRecord, Unavailable
 from driftline.core.records import ChangeEvent, Incoming, LogIncarnation, Operation
 from driftline.core.stage import Refused, Result
 from driftline.ingest.sources import Source, SourceStage, read_sources, source_log
@@ -161,5 +161,5 @@ def test_records_wait_for_their_collection() -> None:
 def test_a_wrong_sources_file_says_where(tmp_path: Path, content: str, expected: str) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(content)
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(ConfigError, match=expected):
         read_sources(file)

@@ -25,6 +25,8 @@ def literal(value: Value) -> str:
     if isinstance(value, int) and not _SMALLEST <= value < -_SMALLEST:
         return repr(float(value))
     if isinstance(value, (int, float)):
+        # A float always has a point or an exponent: Milvus reads digits alone as a 64-bit integer, and refuses more.
+        # An integer is within +-(2^63 - 1): Milvus reads the digits first and negates them then.
         return repr(value)
     return '"' + "".join(c if c in _PLAIN else _escaped(c) for c in value) + '"'
 

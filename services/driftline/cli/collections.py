@@ -10,6 +10,8 @@ import yaml
 
 from driftline.cli.client import Api
 from driftline.cli.output import console, emit_json, fail, table
+from driftline.core import yamls
+from driftline.core.errors import ConfigError
 
 app = typer.Typer(help="Create, show, list and delete collections.", no_args_is_help=True)
 _Json = Annotated[bool, typer.Option("--json", help="print JSON")]
@@ -22,11 +24,13 @@ def create(
 ) -> None:
     """Create a collection; the same definition again changes nothing."""
     try:
-        definition: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+        definition: Any = yamls.parse(file.read_text(encoding="utf-8"), str(file))
     except OSError as error:
         fail(f"{file}: {error.strerror}")
-    except yaml.YAMLError as error:
+    except UnicodeDecodeError as error:
         fail(f"{file}: {error}")
+    except ConfigError as error:
+        fail(str(error))
     if not isinstance(definition, dict) or not isinstance(definition.get("name"), str):
         fail(f"{file}: expected a mapping with a `name`")
     created = Api("ingest").call("PUT", f"/v1/collections/{definition['name']}", json=definition)

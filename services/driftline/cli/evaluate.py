@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 import csv
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
 
 from driftline.cli.client import Api
+from driftline.cli.files import FileError, objects
 from driftline.cli.output import console, emit_json, fail
 from driftline.retrieval.evaluation import evaluate as measure
 
 
 def read_queries(folder: Path) -> dict[str, str]:
-    with (folder / "queries.jsonl").open("rb") as file:
-        return {str(row["_id"]): row["text"] for row in map(orjson.loads, file)}
+    """Texts by id. Raises OSError and FileError."""
+    path = folder / "queries.jsonl"
+    queries: dict[str, str] = {}
+    with path.open("rb") as file:
+        for number, row in objects(file, str(path)):
+            identity, text = row.get("_id"), row.get("text")
+            if not isinstance(identity, (str, int)) or not isinstance(text, str):
+                raise FileError(f"{path}, line {number}: expected an object with `_id` and `text`")
+            queries[str(identity)] = text
+    return queries
 
 
 def read_qrels(folder: Path, split: str) -> dict[str, dict[str, int]]:
+    """Grades by query and document. Raises OSError and FileError."""
+    path = folder / "qrels" / f"{split}.tsv"
     qrels: dict[str, dict[str, int]] = {}
-    with (folder / "qrels" / f"{split}.tsv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file, delimiter="\t"):
-            qrels.setdefault(row["query-id"], {})[row["corpus-id"]] = int(row["score"])
+    with path.open(encoding="utf-8", newline="") as file:
+        try:
+            for row in (reader := csv.DictReader(file, delimiter="\t")):
+                query, document, score = (row.get(name) for name in ("query-id", "corpus-id", "score"))
+                if not query or not document or not re.fullmatch("-?[0-9]{1,9}", score or ""):
+                    raise FileError(
+                        f"{path}, line {reader.line_num}: expected query-id, corpus-id and score, a whole number"
+                    )
+                qrels.setdefault(query, {})[document] = int(score or 0)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise FileError(f"{path}: {error}") from error
     return qrels
 
 
@@ -53,7 +72,7 @@ def evaluate(
     try:
         qrels = read_qrels(dataset, split)
         queries = {q: text for q, text in read_queries(dataset).items() if q in qrels}
-    except (OSError, KeyError, ValueError, orjson.JSONDecodeError) as error:
+    except (OSError, FileError) as error:
         fail(f"{dataset}: not a judged dataset in the BEIR layout: {error}")
     result = measure(run_queries(Api("query"), collection, queries, 100, rerank), qrels)
     if as_json:

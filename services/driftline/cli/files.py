@@ -7,9 +7,17 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
+
+from driftline.core import jsons
+from driftline.core.errors import InvalidRequest
+from driftline.core.values import shown
+
+# A document has at most 60,000 bytes of fields; the longest line that is a document has some times as many.
+_LONGEST_LINE = 10_000_000
+_EMPTY: tuple[Any, ...] = (None, {}, [])
 
 
 class FileError(Exception):
@@ -37,14 +45,35 @@ def read(path: str, id_field: str | None) -> Iterator[Line]:
         if not corpus.exists():
             raise FileError(f"{path}: a folder must be in the BEIR layout, with corpus.jsonl")
         place, id_field = corpus, id_field or "_id"
-    match place.suffix.lower():
-        case ".csv" | ".tsv":
-            yield from _csv(place, id_field)
-        case ".parquet":
-            yield from _parquet(place, id_field)
-        case _:
-            with place.open("rb") as file:
-                yield from _jsonl(file, str(place), id_field)
+    try:
+        match place.suffix.lower():
+            case ".csv" | ".tsv":
+                yield from _csv(place, id_field)
+            case ".parquet":
+                yield from _parquet(place, id_field)
+            case _:
+                with place.open("rb") as file:
+                    yield from _jsonl(file, str(place), id_field)
+    except OSError as error:
+        raise FileError(f"{place}: {error.strerror or error}") from error
+
+
+def objects(file: BinaryIO, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of JSON lines, with their line from 1. Raises FileError."""
+    lines = iter(lambda: file.readline(_LONGEST_LINE + 1), b"")
+    for number, line in enumerate(lines, 1):
+        where = f"{name}, line {number}"
+        if len(line) > _LONGEST_LINE:
+            raise FileError(f"{where}: expected at most {_LONGEST_LINE} bytes")
+        if not line.strip():
+            continue
+        try:
+            row = jsons.parse(line, where)
+        except InvalidRequest as error:
+            raise FileError(str(error)) from error
+        if not isinstance(row, dict):
+            raise FileError(f"{where}: expected an object, found {shown(row)}")
+        yield number, row
 
 
 def _document(row: dict[str, Any], id_field: str | None, where: str) -> dict[str, Any]:
@@ -52,25 +81,19 @@ def _document(row: dict[str, Any], id_field: str | None, where: str) -> dict[str
     if id_field is None and ("fields" in row or "operation" in row):
         return row
     names = [id_field] if id_field else ["id", "_id"]
-    name = next((n for n in names if n in row), None)
+    name = next((n for n in names if row.get(n) is not None), None)
     if name is None:
         raise FileError(f"{where}: no {' or '.join(names)}; name the id's field with --id")
-    fields = {k: v for k, v in row.items() if k != name and v not in (None, {}, [])}
-    return {"id": str(row[name]), "fields": fields}
+    given = row[name]
+    if isinstance(given, bool) or not isinstance(given, (str, int)):
+        raise FileError(f"{where}: {name}: expected a string or an integer, found {shown(given)}")
+    fields = {k: v for k, v in row.items() if k != name and v not in _EMPTY}
+    return {"id": str(given), "fields": fields}
 
 
-def _jsonl(file: Any, name: str, id_field: str | None) -> Iterator[Line]:
-    for number, line in enumerate(file, 1):
-        if not line.strip():
-            continue
-        where = f"{name}, line {number}"
-        try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise FileError(f"{where}: {error}") from error
-        if not isinstance(row, dict):
-            raise FileError(f"{where}: expected an object, found {type(row).__name__}")
-        yield Line(number, _document(row, id_field, where))
+def _jsonl(file: BinaryIO, name: str, id_field: str | None) -> Iterator[Line]:
+    for number, row in objects(file, name):
+        yield Line(number, _document(row, id_field, f"{name}, line {number}"))
 
 
 def _csv(path: Path, id_field: str | None) -> Iterator[Line]:
@@ -88,11 +111,20 @@ def _csv(path: Path, id_field: str | None) -> Iterator[Line]:
 
 def _parquet(path: Path, id_field: str | None) -> Iterator[Line]:
     try:
+        import pyarrow
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise FileError(f"{path}: reading Parquet needs driftline[parquet]") from error
     number = 0
-    for batch in parquet.ParquetFile(path).iter_batches(batch_size=1_000):
-        for row in batch.to_pylist():
-            number += 1
-            yield Line(number, _document(row, id_field, f"{path}, row {number}"))
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches(batch_size=1_000):
+            for row in batch.to_pylist():
+                number += 1
+                document = _document(row, id_field, f"{path}, row {number}")
+                try:
+                    orjson.dumps(document)
+                except TypeError as error:
+                    raise FileError(f"{path}, row {number}: JSON cannot hold it: {error}") from error
+                yield Line(number, document)
+    except (pyarrow.ArrowException, ValueError) as error:
+        raise FileError(f"{path}: {' '.join(str(error).split())}") from error

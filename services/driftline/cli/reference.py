@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from driftline.core import metrics
+from driftline.core.limits import LIMITS
 from driftline.core.topics import TOPICS
 
 _NOTE = "<!-- Written by `make docs` from the code; do not edit. -->\n\n"
@@ -60,7 +61,19 @@ def settings_page() -> str:
     return "".join(parts)
 
 
-PAGES = {"metrics.md": metrics_page, "topics.md": topics_page, "settings.md": settings_page}
+def limits_page() -> str:
+    head = (
+        "# Limits\n\n"
+        + _NOTE
+        + "What is over them is refused before it is used: a request with a problem that names the field, a record\n"
+        "with a dead letter that says why. How large bodies, pages and batches may be, and how long a caller may\n"
+        "wait, are [settings](settings.md).\n\n"
+    )
+    rows = [f"| {limit.what} | {limit.most} |\n" for limit in LIMITS]
+    return head + "| what | at most |\n| --- | --- |\n" + "".join(rows)
+
+
+PAGES = {"limits.md": limits_page, "metrics.md": metrics_page, "topics.md": topics_page, "settings.md": settings_page}
 
 
 def main(folder: Path) -> None:

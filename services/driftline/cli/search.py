@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
 from driftline.cli.client import Api
 from driftline.cli.output import console, emit_json, fail
+from driftline.core import jsons
+from driftline.core.errors import InvalidRequest
 
 
 def search(
@@ -28,9 +29,9 @@ def search(
         body["tenant"] = tenant
     if filter_:
         try:
-            body["filter"] = json.loads(filter_)
-        except json.JSONDecodeError as error:
-            fail(f"--filter: {error}")
+            body["filter"] = jsons.parse(filter_, "--filter")
+        except InvalidRequest as error:
+            fail(str(error))
     answer = Api("query").call("POST", f"/v1/collections/{collection}/search", json=body)
     if as_json:
         emit_json(answer)

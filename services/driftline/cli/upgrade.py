@@ -15,6 +15,7 @@ from rich.text import Text
 
 from driftline.cli.client import Api
 from driftline.cli.evaluate import read_qrels, read_queries
+from driftline.cli.files import FileError
 from driftline.cli.output import console, emit_json, fail, table
 
 app = typer.Typer(help="Change a collection's embedding model while it runs, and go back.", no_args_is_help=True)
@@ -126,7 +127,7 @@ def _judged(folder: Path) -> list[dict[str, Any]]:
     """Queries with at least one relevant document."""
     try:
         texts, qrels = read_queries(folder), read_qrels(folder, "test")
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, FileError) as error:
         fail(f"{folder}: not a judged dataset in the BEIR layout: {error}")
     found = []
     for query, text in texts.items():

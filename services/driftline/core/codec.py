@@ -1,7 +1,8 @@
 """Records to bytes and back: the only place that knows protobuf.
 
 Decoders raise `InvalidRecord("undecodable")` for bytes that are not the record, and `InvalidRecord` with a
-sharper reason for a record that is one but breaks its contract.
+sharper reason for a record that is one but breaks its contract. What they return is within `core.limits`: whoever may
+write to a topic need not be Driftline, and a row that Milvus refuses must not get as far as Milvus.
 """
 
 from __future__ import annotations
@@ -13,6 +14,17 @@ import numpy as np
 from google.protobuf.message import DecodeError, Message
 
 from driftline.core.errors import InvalidRecord
+from driftline.core.limits import (
+    MAX_CHUNK_BYTES,
+    MAX_CHUNKS,
+    MAX_COMPENSATION_PARTS,
+    MAX_DIMENSION,
+    MAX_FIELDS_BYTES,
+    MAX_ID_BYTES,
+    MAX_NAMED_VECTORS,
+    MAX_QUERY_CHARACTERS,
+    MAX_TENANT_BYTES,
+)
 from driftline.core.records import (
     Carry,
     ChangeEvent,
@@ -35,6 +47,14 @@ from driftline.core.records import (
 from driftline.wire.v1 import control_pb2, records_pb2
 
 _M = TypeVar("_M", bound=Message)
+# Of a collection's name and uid, a space's fingerprint, a store: ours are under 100.
+_LONGEST_NAME = 255
+# "kafka:" and a topic, which has at most 249 characters.
+_LONGEST_SOURCE = 300
+_LARGEST = 2**63 - 1
+# Live or retired: a collection is upgraded some times in its life.
+_MOST_GENERATIONS = 10_000
+_MOST_HITS = 1_000
 
 
 def _parse(kind: type[_M], value: bytes | None) -> _M:
@@ -46,6 +66,35 @@ def _parse(kind: type[_M], value: bytes | None) -> _M:
     except (DecodeError, ValueError) as error:
         raise InvalidRecord("undecodable", f"not a {kind.__name__}: {error}") from error
     return message
+
+
+def _bounded(what: str, text: str | bytes, most: int, least: int = 0) -> None:
+    size = len(text if isinstance(text, bytes) else text.encode())
+    if not least <= size <= most:
+        raise InvalidRecord("out_of_bounds", f"{what}: expected {least} to {most} bytes, found {size}")
+
+
+def _within(what: str, number: int, least: int, most: int) -> None:
+    if not least <= number <= most:
+        raise InvalidRecord("out_of_bounds", f"{what}: expected {least} to {most}, found {number}")
+
+
+def _check_document(m: Any) -> None:
+    """What a ChangeEvent and a VectorRecord have in common."""
+    _bounded("id", m.id, MAX_ID_BYTES, 1)
+    _bounded("tenant", m.tenant, MAX_TENANT_BYTES)
+    _bounded("collection", m.collection, _LONGEST_NAME, 1)
+    _bounded("collection_uid", m.collection_uid, _LONGEST_NAME)
+    _bounded("source", m.source, _LONGEST_SOURCE)
+    _bounded("fields_json", m.fields_json, MAX_FIELDS_BYTES)
+    _within("version", m.version, 0, _LARGEST)
+    _within("backfill_generation", m.backfill_generation, 0, _LARGEST)
+
+
+def _position_of(m: Any) -> Position:
+    _within("partition", m.partition, 0, _LARGEST)
+    _within("offset", m.offset, 0, _LARGEST)
+    return Position(m.partition, m.offset)
 
 
 def _operation(number: int) -> Operation:
@@ -92,6 +141,7 @@ def decode_change(value: bytes | None) -> ChangeEvent:
     m = _parse(records_pb2.ChangeEvent, value)
     if not m.collection or not m.id:
         raise InvalidRecord("undecodable", "a ChangeEvent needs a collection and an id")
+    _check_document(m)
     return ChangeEvent(
         m.collection,
         m.collection_uid,
@@ -103,7 +153,7 @@ def decode_change(value: bytes | None) -> ChangeEvent:
         m.accepted_at_us,
         m.source,
         _media(m.media) if m.media else (),
-        Position(m.origin.partition, m.origin.offset) if m.HasField("origin") else None,
+        _position_of(m.origin) if m.HasField("origin") else None,
         m.backfill_generation,
         m.not_before_us,
     )
@@ -146,8 +196,20 @@ def encode_vector(record: VectorRecord) -> bytes:
     ).SerializeToString(deterministic=True)
 
 
+def _texts(chunks: Any) -> tuple[str, ...]:
+    _within("chunks", len(chunks), 0, MAX_CHUNKS)
+    texts = tuple(c.text for c in chunks)
+    for text in texts:
+        _bounded("chunk", text, MAX_CHUNK_BYTES)
+    return texts
+
+
 def _named_vectors(m: Any, common: int) -> NamedVectors:
-    own = tuple(c.text for c in m.chunks)
+    own = _texts(m.chunks)
+    _bounded("vector name", m.name, _LONGEST_NAME)
+    _bounded("space", m.space, _LONGEST_NAME)
+    _within("generation", m.generation, 1, _LARGEST)
+    _within("dimension", m.dimension, 0, MAX_DIMENSION)
     chunks = len(own) or common
     if m.dimension <= 0 or len(m.values) != 4 * m.dimension * chunks:
         raise InvalidRecord(
@@ -164,8 +226,10 @@ def decode_vector(value: bytes | None) -> VectorRecord:
     m = _parse(records_pb2.VectorRecord, value)
     if not m.collection or not m.id or not m.HasField("position"):
         raise InvalidRecord("undecodable", "a VectorRecord needs a collection, an id and a position")
+    _check_document(m)
+    _within("vectors", len(m.vectors), 0, MAX_NAMED_VECTORS)
     return VectorRecord(
-        position=Position(m.position.partition, m.position.offset),
+        position=_position_of(m.position),
         collection=m.collection,
         collection_uid=m.collection_uid,
         tenant=m.tenant,
@@ -177,7 +241,7 @@ def decode_vector(value: bytes | None) -> VectorRecord:
         read_at_us=m.read_at_us,
         encoded_at_us=m.encoded_at_us,
         source=m.source,
-        chunks=tuple(c.text for c in m.chunks),
+        chunks=_texts(m.chunks),
         vectors=tuple(_named_vectors(v, len(m.chunks)) for v in m.vectors),
         media=_media(m.media) if m.media else (),
         rejected_reason=m.rejected_reason,
@@ -217,7 +281,7 @@ def decode_receipts(value: bytes | None) -> list[Receipt]:
     try:
         return [
             Receipt(
-                Position(r.position.partition, r.position.offset),
+                _position_of(r.position),
                 r.collection,
                 r.tenant,
                 r.id,
@@ -343,15 +407,24 @@ def decode_control(value: bytes | None) -> ControlRecord:
     m = _parse(control_pb2.ControlRecord, value)
     match m.WhichOneof("record"):
         case "space":
+            _bounded("fingerprint", m.space.fingerprint, _LONGEST_NAME, 1)
+            _within("dimension", m.space.dimension, 1, MAX_DIMENSION)
+            _within("max_tokens", m.space.max_tokens, 1, _LARGEST)
+            _within("max_batch", m.space.max_batch, 1, _LARGEST)
             return Space(**{name: getattr(m.space, name) for name in Space.__slots__})
         case "log":
+            _bounded("topic", m.log.topic, _LONGEST_SOURCE, 1)
+            # A version is the base and an offset: the sum must still be a 64-bit integer.
+            _within("base_version", m.log.base_version, 0, 2**62)
             return LogIncarnation(m.log.topic, m.log.topic_id, m.log.base_version)
         case "compensation":
             c = m.compensation
-            if not 0 <= c.part < c.parts:
-                raise InvalidRecord("undecodable", f"part {c.part} of {c.parts} of a compensation")
+            _bounded("compensation", c.id, _LONGEST_NAME, 1)
+            _within("parts", c.parts, 1, MAX_COMPENSATION_PARTS)
+            _within("part", c.part, 0, c.parts - 1)
             return CompensationPart(c.id, c.part, c.parts, c.content)
         case "upgrade":
+            _bounded("collection_uid", m.upgrade.collection_uid, _LONGEST_NAME, 1)
             return UpgradeRecord(m.upgrade.collection, m.upgrade.collection_uid, m.upgrade.state_json)
         case "collection":
             return _collection(m.collection)
@@ -359,17 +432,39 @@ def decode_control(value: bytes | None) -> ControlRecord:
 
 
 def _collection(c: control_pb2.CollectionRecord) -> CollectionParts:
-    def generations(found: Any) -> tuple[Generation, ...]:
-        return tuple(Generation(g.number, g.vector_name, g.space, g.store) for g in found)
-
+    _bounded("name", c.name, _LONGEST_NAME, 1)
+    _bounded("uid", c.uid, _LONGEST_NAME, 1)
     try:
         legs = tuple(Leg(leg.generation, Carry(leg.carry), leg.compensation) for leg in c.legs)
     except ValueError as error:
         raise InvalidRecord("undecodable", f"collection {c.name!r}: {error}") from error
+    live = _decoded_generations(c.generations)
+    numbers = {generation.number for generation in live}
+    if not numbers or len(numbers) < len(live) or not {leg.generation for leg in legs} <= numbers:
+        raise InvalidRecord(
+            "undecodable", f"collection {c.name!r}: expected live generations, each once, and legs that are of them"
+        )
+    _within("next_generation", c.next_generation, 0, _LARGEST)
     return CollectionParts(
-        c.name, c.uid, c.definition_json, generations(c.generations), c.created_at_us, c.deleted, legs,
-        c.next_generation, generations(c.retired),
-    )  # fmt: skip
+        c.name,
+        c.uid,
+        c.definition_json,
+        live,
+        c.created_at_us,
+        c.deleted,
+        legs,
+        c.next_generation,
+        _decoded_generations(c.retired),
+    )
+
+
+def _decoded_generations(found: Any) -> tuple[Generation, ...]:
+    _within("generations", len(found), 0, _MOST_GENERATIONS)
+    for g in found:
+        _within("generation", g.number, 1, _LARGEST)
+        _bounded("space", g.space, _LONGEST_NAME, 1)
+        _bounded("store", g.store, _LONGEST_NAME, 1)
+    return tuple(Generation(g.number, g.vector_name, g.space, g.store) for g in found)
 
 
 def encode_query(query: SearchedQuery) -> bytes:
@@ -387,4 +482,7 @@ def decode_query(value: bytes | None) -> SearchedQuery:
     m = _parse(records_pb2.SearchedQuery, value)
     if not m.collection_uid or not m.text:
         raise InvalidRecord("undecodable", "a SearchedQuery needs a collection and a text")
+    _bounded("text", m.text, 4 * MAX_QUERY_CHARACTERS)
+    _bounded("tenant", m.tenant, MAX_TENANT_BYTES)
+    _within("hits", len(m.hits), 0, _MOST_HITS)
     return SearchedQuery(m.collection, m.collection_uid, m.tenant, m.text, m.searched_at_us, tuple(m.hits))

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from driftline.core.errors import InvalidRequest, NotFound
+from driftline.core import jsons
+from driftline.core.errors import InvalidRecord, InvalidRequest, NotFound
+from driftline.core.limits import MAX_CHUNKS, MAX_DESCRIPTION, MAX_FIELDS, MAX_FIELDS_BYTES, MAX_NAME, MAX_VERSION
 from driftline.core.records import Generation, Leg, StoreTarget
+from driftline.core.schema import validated
+from driftline.core.values import FieldType, check_tenant_name, check_value, is_integer, shown
 
-FieldType = Literal[
-    "text", "keyword", "integer", "float", "boolean", "datetime", "keyword_list", "integer_list", "json"
-]
-MAX_ID_BYTES = 512
-# Milvus holds a string of at most 65,535 bytes; the rest is room for its own framing.
-MAX_FIELDS_BYTES = 60_000
-# JSON clients read integers exactly up to here.
-MAX_VERSION = 2**53 - 1
-_NAME = re.compile(r"^[a-z][a-z0-9_-]{0,62}$")
+# The name becomes part of a Milvus collection's, which takes letters, digits and "_": "-" is replaced there.
+_NAME = re.compile(rf"[a-z][a-z0-9_-]{{0,{MAX_NAME - 1}}}")
+_FIELD = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{MAX_NAME - 1}}}")
+# Of an entry of Triton's model repository: a folder.
+_ENCODER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+# Of a collection's fields, in a message that says which there are.
+_NAMED = 20
 
 
 class _Model(BaseModel):
@@ -50,7 +50,7 @@ class Chunking(_Model):
     mode: Literal["whole", "sentences"] = "whole"
     max_tokens: int = Field(200, ge=16, le=8_192, description="of a window, in the encoder's own tokens")
     overlap_tokens: int = Field(40, ge=0, le=4_096)
-    max_chunks: int = Field(256, ge=1, le=1_000, description="documents that need more are refused")
+    max_chunks: int = Field(256, ge=1, le=MAX_CHUNKS, description="documents that need more are refused")
 
     @model_validator(mode="after")
     def _overlap_fits(self) -> Chunking:
@@ -62,9 +62,15 @@ class Chunking(_Model):
 class Embedding(_Model):
     """Which fields are embedded, joined with one space, and by which encoder."""
 
-    encoder: str = Field(min_length=1)
-    fields: tuple[str, ...] = Field(min_length=1)
+    encoder: str
+    fields: tuple[str, ...] = Field(min_length=1, max_length=MAX_FIELDS)
     chunking: Chunking = Chunking()
+
+    @model_validator(mode="after")
+    def _named(self) -> Embedding:
+        if not _ENCODER.fullmatch(self.encoder):
+            raise ValueError("encoder: expected the name of an encoder: up to 128 letters, digits, '_', '-' and '.'")
+        return self
 
 
 class CollectionDefinition(_Model):
@@ -72,8 +78,8 @@ class CollectionDefinition(_Model):
     change, deletes too. A collection has one kind for life, so that the two scales never meet."""
 
     name: str
-    description: str = ""
-    fields: dict[str, FieldDefinition] = Field(min_length=1)
+    description: str = Field("", max_length=MAX_DESCRIPTION)
+    fields: dict[str, FieldDefinition] = Field(min_length=1, max_length=MAX_FIELDS)
     embedding: Embedding
     metric: Literal["cosine", "ip", "l2"] = "cosine"
     tenancy: bool = False
@@ -81,16 +87,16 @@ class CollectionDefinition(_Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> CollectionDefinition:
-        if not _NAME.match(self.name):
+        if not _NAME.fullmatch(self.name):
             raise ValueError("name: expected a lower-case letter, then up to 62 of a-z, 0-9, '_' and '-'")
         for name in self.embedding.fields:
             if name not in self.fields:
-                raise ValueError(f"embedding.fields: {name!r} is not one of the fields")
+                raise ValueError(f"embedding.fields: {shown(name)} is not one of the fields")
             if self.fields[name].type not in ("text", "keyword"):
                 raise ValueError(f"embedding.fields: {name!r} is a {self.fields[name].type}; expected text or keyword")
         for name in self.fields:
-            if not re.match(r"^[A-Za-z_][A-Za-z0-9_]{0,62}$", name):
-                raise ValueError(f"fields: {name!r} is not a name (letter or '_', then letters, digits, '_')")
+            if not _FIELD.fullmatch(name):
+                raise ValueError(f"fields: {shown(name)} is not a name (letter or '_', then letters, digits, '_')")
         return self
 
 
@@ -147,75 +153,7 @@ class Collection:
 
 def parse_definition(raw: Any) -> CollectionDefinition:
     """Check a definition. Raises InvalidRequest that names the first wrong field."""
-    try:
-        return CollectionDefinition.model_validate(raw)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise InvalidRequest("invalid_definition", problem["msg"].removeprefix("Value error, "), where) from error
-
-
-def _datetime_us(value: str) -> int:
-    moment = datetime.fromisoformat(value)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1_000_000)
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
-
-
-def _is_float(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def check_value(kind: FieldType, value: Any, where: str, code: str = "wrong_type") -> Any:
-    """The value as it is stored for filters. Raises InvalidRequest(code) with what was expected."""
-    good: bool
-    match kind:
-        case "text" | "keyword":
-            good = isinstance(value, str)
-        case "integer":
-            good = _is_integer(value)
-        case "float":
-            good = _is_float(value)
-        case "boolean":
-            good = isinstance(value, bool)
-        case "keyword_list":
-            good = isinstance(value, list) and all(isinstance(v, str) for v in value)
-        case "integer_list":
-            good = isinstance(value, list) and all(_is_integer(v) for v in value)
-        case "json":
-            good = True
-        case "datetime":
-            try:
-                return _datetime_us(value)
-            except (TypeError, ValueError):
-                good = False
-    if not good:
-        expected = {"datetime": "an ISO 8601 date and time", "keyword_list": "a list of strings"}.get(kind, f"{kind}")
-        raise InvalidRequest(code, f"expected {expected}, found {_describe(value)}", where)
-    return value
-
-
-def _describe(value: Any) -> str:
-    if value is None:
-        return "null"
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
-
-
-def check_id(document_id: Any) -> str:
-    if not isinstance(document_id, str) or not document_id:
-        raise InvalidRequest("invalid_id", f"expected a string that is not empty, found {_describe(document_id)}", "id")
-    try:
-        size = len(document_id.encode())
-    except UnicodeEncodeError as error:
-        raise InvalidRequest("invalid_id", "expected valid Unicode; it holds a lone surrogate", "id") from error
-    if size > MAX_ID_BYTES:
-        raise InvalidRequest("invalid_id", f"expected at most {MAX_ID_BYTES} bytes of UTF-8, found {size}", "id")
-    return document_id
+    return validated(CollectionDefinition, raw, "invalid_definition")
 
 
 def check_version(definition: CollectionDefinition, version: Any) -> int:
@@ -236,13 +174,20 @@ def check_version(definition: CollectionDefinition, version: Any) -> int:
             f"collection {definition.name!r} has `versions: external`: every change needs its version, deletes too",
             "version",
         )
-    if not _is_integer(version) or not 1 <= version <= MAX_VERSION:
+    if not is_integer(version) or not 1 <= version <= MAX_VERSION:
         raise InvalidRequest(
             "invalid_version",
-            f"expected an integer from 1 to 2^53 - 1 ({MAX_VERSION}), found {_describe(version)}",
+            f"expected an integer from 1 to 2^53 - 1 ({MAX_VERSION}), found {shown(version)}",
             "version",
         )
     return int(version)
+
+
+def named(names: Iterable[str]) -> str:
+    """Some names for a message, not all of hundreds."""
+    known = list(names)
+    rest = f" and {len(known) - _NAMED} more" if len(known) > _NAMED else ""
+    return ", ".join(known[:_NAMED]) + rest
 
 
 def check_tenant(definition: CollectionDefinition, tenant: str | None) -> str:
@@ -252,9 +197,7 @@ def check_tenant(definition: CollectionDefinition, tenant: str | None) -> str:
             raise InvalidRequest(
                 "tenant_required", f"collection {definition.name!r} has tenancy on: name the tenant", "tenant"
             )
-        if len(tenant.encode("utf-8", "replace")) > 128:
-            raise InvalidRequest("invalid_tenant", "expected at most 128 bytes of UTF-8", "tenant")
-        return tenant
+        return check_tenant_name(tenant)
     if tenant:
         raise InvalidRequest(
             "tenancy_off", f"collection {definition.name!r} has tenancy off: leave the tenant out", "tenant"
@@ -265,13 +208,14 @@ def check_tenant(definition: CollectionDefinition, tenant: str | None) -> str:
 def check_document(definition: CollectionDefinition, fields: Any) -> bytes:
     """The document's fields as canonical JSON bytes. Raises InvalidRequest naming the field."""
     if not isinstance(fields, Mapping):
-        raise InvalidRequest("wrong_type", f"expected an object of fields, found {_describe(fields)}", "fields")
+        raise InvalidRequest("wrong_type", f"expected an object of fields, found {shown(fields)}", "fields")
     for name, value in fields.items():
         known = definition.fields.get(name)
         if known is None:
-            expected = ", ".join(sorted(definition.fields))
             raise InvalidRequest(
-                "unknown_field", f"collection {definition.name!r} has no such field; it has {expected}", name
+                "unknown_field",
+                f"collection {definition.name!r} has no such field; it has {named(definition.fields)}",
+                name[:MAX_NAME],
             )
         if value is not None:
             check_value(known.type, value, name)
@@ -279,7 +223,7 @@ def check_document(definition: CollectionDefinition, fields: Any) -> bytes:
         if known.required and fields.get(name) is None:
             raise InvalidRequest("missing_field", "this field is required", name)
     if not embedded_text(definition, fields).strip():
-        names = ", ".join(definition.embedding.fields)
+        names = named(definition.embedding.fields)
         raise InvalidRequest("empty_text", f"nothing to embed: give text in at least one of {names}", names)
     try:
         encoded = orjson.dumps(dict(fields))
@@ -293,6 +237,17 @@ def check_document(definition: CollectionDefinition, fields: Any) -> bytes:
             413,
         )
     return encoded
+
+
+def fields_of(fields_json: bytes) -> dict[str, Any]:
+    """The fields of a record of the pipeline's own topics. Raises InvalidRecord."""
+    try:
+        fields = jsons.parse(fields_json, "fields_json")
+    except InvalidRequest as error:
+        raise InvalidRecord("invalid_json", str(error)) from error
+    if not isinstance(fields, dict):
+        raise InvalidRecord("invalid_json", f"fields_json: expected an object, found {shown(fields)}")
+    return fields
 
 
 def embedded_text(definition: CollectionDefinition, fields: Mapping[str, Any]) -> str:

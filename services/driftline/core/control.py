@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import orjson
 
-from driftline.core import codec
+from driftline.core import codec, jsons
 from driftline.core.collections import Collection, CollectionDefinition, parse_definition
 from driftline.core.errors import InvalidRecord, InvalidRequest, NotFound, PartlyUnavailable, Unavailable
 from driftline.core.ports import LogReader, Publisher
@@ -51,7 +51,7 @@ class ControlView:
             if isinstance(record, codec.CollectionParts):
                 self._apply_collection(record)
                 return
-        except (InvalidRecord, InvalidRequest, orjson.JSONDecodeError) as error:
+        except (InvalidRecord, InvalidRequest) as error:
             log.error("unreadable control record", extra={"error": str(error)})
             return
         with self._lock:
@@ -72,8 +72,11 @@ class ControlView:
                 self._compensations.pop(rest.partition("/")[0], None)
 
     def _apply_collection(self, parts: codec.CollectionParts) -> None:
+        definition = parse_definition(jsons.parse(parts.definition_json, "definition_json"))
+        if definition.name != parts.name:
+            raise InvalidRecord("undecodable", f"collection {parts.name!r} has the definition of {definition.name!r}")
         collection = Collection(
-            definition=parse_definition(orjson.loads(parts.definition_json)),
+            definition=definition,
             uid=parts.uid,
             generations=parts.generations,
             created_at_us=parts.created_at_us,

@@ -62,6 +62,10 @@ class ReceiptTail:
         with self._changed:
             return self._changed.wait_for(indexed, timeout_seconds)
 
+    def follows(self, partition: int) -> bool:
+        """Whether `changes` has this partition; True as well while that is not known yet."""
+        return not self._positions or (RECEIPTS.name, partition) in self._positions
+
     def epoch(self, collection: str) -> str:
         """Changes with every receipt of the collection that this process has seen, and never comes back."""
         with self._changed:

@@ -11,10 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from driftline.core import yamls
+from driftline.core.errors import ConfigError
 from driftline.core.topics import LETTER_ROOM
 
 _S = TypeVar("_S", bound="ServiceSettings")
@@ -169,9 +170,9 @@ class _YamlSource(PydanticBaseSettingsSource):
         path = os.environ.get("DRIFTLINE_CONFIG", "")
         if not path:
             return {}
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        content = yamls.parse(Path(path).read_text(encoding="utf-8"), path) or {}
         if not isinstance(content, dict):
-            raise ValueError(f"{path}: expected a mapping of sections")
+            raise ConfigError(f"{path}: expected a mapping of sections")
         known = self.settings_cls.model_fields
         return {key: value for key, value in content.items() if key in known}
 
@@ -185,7 +186,7 @@ def load(kind: type[_S]) -> _S:
             path = "__".join(str(part).upper() for part in problem["loc"])
             given = "" if isinstance(problem["input"], dict) else f" (given: {problem['input']!r})"
             print(f"driftline: setting DRIFTLINE_{path}: {problem['msg']}{given}", file=sys.stderr)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, ConfigError) as error:
         print(f"driftline: settings: {error}", file=sys.stderr)
     raise SystemExit(78)
 

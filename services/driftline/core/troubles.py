@@ -11,7 +11,7 @@ from driftline.core.records import Clock
 
 log = logging.getLogger(__name__)
 _FIRST_US = 1_000_000
-_LONGEST_US = 60_000_000
+LONGEST_US = 60_000_000
 
 
 class Troubles:
@@ -36,7 +36,7 @@ class Troubles:
             until, pause = self._waiting.get(uid, (0, 0))
             # Records of one batch, and of batches in flight beside it, fail together: that is one failure.
             if until <= now:
-                pause = min(_LONGEST_US, max(_FIRST_US, 2 * pause))
+                pause = min(LONGEST_US, max(_FIRST_US, 2 * pause))
                 until = now + pause
                 self._waiting[uid] = (until, pause)
         if isinstance(error, SpaceMismatch):

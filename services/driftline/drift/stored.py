@@ -5,12 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import numpy as np
 import orjson
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from driftline.core import jsons
+from driftline.core.errors import InvalidRequest
+from driftline.core.limits import MAX_DIMENSION
+from driftline.core.schema import validated
+from driftline.core.values import shown
 from driftline.drift.affine import LowRank, Procrustes, Ridge, ScaledProcrustes
 from driftline.drift.base import Compensator
 from driftline.drift.calibration import Calibration
@@ -23,6 +30,7 @@ KINDS: Mapping[str, type[Compensator]] = {
     for kind in (Identity, MeanDrift, Procrustes, ScaledProcrustes, Ridge, LowRank, ResidualMlp, LocalResidual)
 }
 _FORMAT = "driftline-compensation-1"
+_Dimension = Annotated[int, Field(ge=1, le=MAX_DIMENSION)]
 
 
 class CompensationError(Exception):
@@ -66,6 +74,23 @@ class Compensation:
         return content
 
 
+class _About(BaseModel):
+    """The metadata as `to_bytes` writes it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    format: Literal["driftline-compensation-1"]
+    kind: str
+    new_space: str
+    old_space: str
+    dimensions: tuple[_Dimension, _Dimension]
+    calibration: tuple[list[FiniteFloat], list[FiniteFloat]]
+    old_weight: float = Field(ge=0, le=1)
+    finder_weight: float | None = Field(None, ge=0, le=1)
+    sample: dict[str, Any]
+    metrics: dict[str, Any]
+
+
 def identity_of(content: bytes) -> str:
     """The id of a stored compensation: a hash of its bytes."""
     return hashlib.sha256(content).hexdigest()[:32]
@@ -74,16 +99,27 @@ def identity_of(content: bytes) -> str:
 def read(content: bytes, new_space: str = "", old_space: str = "") -> Compensation:
     """Read a stored compensation. Raises CompensationError when it is damaged or maps other spaces than asked for."""
     try:
-        about = orjson.loads(_metadata(content)["driftline"])
-        if about["format"] != _FORMAT:
-            raise CompensationError(f"expected a {_FORMAT}, found {about['format']!r}")
-        new, old = about["dimensions"]
+        about = validated(_About, jsons.parse(_metadata(content), "metadata"), "not_a_compensation")
+        new, old = about.dimensions
+        compensator = KINDS[about.kind].build(load(content), new, old)
+        # A map whose arrays do not fit together would fail at the first search, not here.
+        mapped = compensator.apply(np.eye(1, new, dtype=np.float32))
+        if mapped.shape != (1, old) or not np.isfinite(mapped).all():
+            raise CompensationError(f"the map gives {mapped.shape} of finite numbers or not; expected (1, {old})")
+        source, target = about.calibration
         compensation = Compensation(
-            KINDS[about["kind"]].build(load(content), new, old), about["new_space"], about["old_space"],
-            Calibration(tuple(about["calibration"][0]), tuple(about["calibration"][1])),
-            about["old_weight"], about.get("finder_weight", about["old_weight"]), about["sample"], about["metrics"],
-        )  # fmt: skip
-    except (SafetensorError, KeyError, ValueError, TypeError, IndexError) as error:
+            compensator,
+            about.new_space,
+            about.old_space,
+            Calibration(tuple(source), tuple(target)),
+            about.old_weight,
+            about.old_weight if about.finder_weight is None else about.finder_weight,
+            about.sample,
+            about.metrics,
+        )
+    except InvalidRequest as error:
+        raise CompensationError(f"not a compensation: {error}") from error
+    except (SafetensorError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise CompensationError(f"not a compensation: {type(error).__name__}: {error}") from error
     for which, asked, found in (
         ("from", new_space, compensation.new_space), ("to", old_space, compensation.old_space),
@@ -93,9 +129,11 @@ def read(content: bytes, new_space: str = "", old_space: str = "") -> Compensati
     return compensation
 
 
-def _metadata(content: bytes) -> Mapping[str, str]:
+def _metadata(content: bytes) -> str:
     """The metadata of safetensors bytes: the library only reads it from files, the layout is 8 bytes + JSON."""
     size = int.from_bytes(content[:8], "little")
-    header = orjson.loads(content[8 : 8 + size])
-    found: Mapping[str, str] = header["__metadata__"]
+    header = jsons.parse(content[8 : 8 + size], "header")
+    found = header["__metadata__"]["driftline"]
+    if not isinstance(found, str):
+        raise CompensationError(f"expected metadata as text, found {shown(found)}")
     return found

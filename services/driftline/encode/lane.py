@@ -10,6 +10,7 @@ from driftline.core.deferral import deferred
 from driftline.core.errors import InvalidRecord
 from driftline.core.records import Clock, Incoming, now_us
 from driftline.core.stage import Processed, Result
+from driftline.core.troubles import LONGEST_US
 from driftline.encode.stage import Change, EncodeStage
 from driftline.encode.stage import decode as decode_change
 
@@ -54,17 +55,19 @@ class DeferredStage(YieldingStage):
         self._clock = clock
 
     def process(self, batch: Sequence[Change]) -> Processed:
-        self._wait_for_the_first(batch)
-        now = self._clock()
-        due = [change for change in batch if change.event.not_before_us <= now]
+        first = min(self._remaining_us(change) for change in batch)
+        self._rest.wait(min(_LOOK_AGAIN_SECONDS, first / 1e6))
+        is_due = [self._remaining_us(change) == 0 for change in batch]
+        due = [change for change, now in zip(batch, is_due, strict=True) if now]
         if due:
             self._give_way()
         answers = iter(self._stage.process(due).results if due else ())
-        return Processed([next(answers) if c.event.not_before_us <= now else self._again(c) for c in batch])
+        return Processed([next(answers) if now else self._again(c) for c, now in zip(batch, is_due, strict=True)])
 
-    def _wait_for_the_first(self, batch: Sequence[Change]) -> None:
-        until = min(change.event.not_before_us for change in batch)
-        self._rest.wait(min(_LOOK_AGAIN_SECONDS, max(0.0, (until - self._clock()) / 1e6)))
+    def _remaining_us(self, change: Change) -> int:
+        """Until it is due. A time that lies further ahead than any pause is no time of ours: it is due at once."""
+        remaining = max(0, change.event.not_before_us - self._clock())
+        return remaining if remaining <= LONGEST_US else 0
 
     @staticmethod
     def _again(change: Change) -> Result:

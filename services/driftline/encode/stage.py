@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import orjson
 from tokenizers import Tokenizer
 
 from driftline.core import codec, metrics
-from driftline.core.collections import Collection, embedded_text
+from driftline.core.collections import Collection, embedded_text, fields_of
 from driftline.core.control import ControlView
 from driftline.core.deferral import deferred
 from driftline.core.errors import InvalidRecord, PartlyUnavailable, SpaceMismatch
@@ -140,7 +139,7 @@ class EncodeStage:
             return _PutOff("waits", until)
         wanted = [g for g in collection.generations if event.backfill_generation in (0, g.number)]
         try:
-            text = embedded_text(collection.definition, _fields(event))
+            text = embedded_text(collection.definition, fields_of(event.fields_json))
             if not text.strip():
                 raise InvalidRecord("empty_text", "nothing to embed")
             return [self._job(collection, generation, text) for generation in wanted]
@@ -271,16 +270,6 @@ def _named(job: Job, common: tuple[str, ...]) -> NamedVectors:
     return NamedVectors(
         generation.vector_name, generation.space, generation.number, values, () if own == common else own
     )
-
-
-def _fields(event: ChangeEvent) -> dict[str, object]:
-    try:
-        fields = orjson.loads(event.fields_json)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRecord("invalid_json", f"fields_json: {error}") from error
-    if not isinstance(fields, dict):
-        raise InvalidRecord("invalid_json", "fields_json: expected an object")
-    return fields
 
 
 def _no_spans(text: str) -> list[Span]:

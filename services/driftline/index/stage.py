@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import orjson
 
 from driftline.core import codec, metrics
-from driftline.core.collections import Collection, attributes_of
+from driftline.core.collections import Collection, attributes_of, fields_of
 from driftline.core.control import ControlView
 from driftline.core.deferral import deferred
 from driftline.core.errors import Fenced, InvalidRecord, InvalidRequest, PartlyUnavailable, Unavailable
@@ -315,10 +314,9 @@ def _documents(group: _Group, key: str, record: VectorRecord) -> dict[int, Store
     if not record.vectors or not record.chunks:
         raise InvalidRecord("missing_vectors", "an upsert needs chunks with vectors")
     try:
-        fields = orjson.loads(record.fields_json)
-        attributes = attributes_of(group.collection.definition, fields)
-    except (orjson.JSONDecodeError, InvalidRequest, AttributeError, TypeError) as error:
-        raise InvalidRecord("invalid_json", f"fields_json: {error}") from error
+        attributes = attributes_of(group.collection.definition, fields_of(record.fields_json))
+    except InvalidRequest as error:
+        raise InvalidRecord("invalid_json", str(error)) from error
     documents: dict[int, StoredDocument] = {}
     for named in record.vectors:
         target = group.targets.get(named.generation)

@@ -15,7 +15,7 @@ from driftline.adapters.triton import TritonEmbedder
 from driftline.core import service
 from driftline.core.breaker import Breaker
 from driftline.core.control import ControlFollower, ControlView, ControlWriter
-from driftline.core.errors import Unavailable
+from driftline.core.errors import ConfigError, Unavailable
 from driftline.core.health import Health
 from driftline.core.provision import ensure_topics, register_changes, register_log
 from driftline.core.receipts import ReceiptTail
@@ -78,7 +78,7 @@ def _sources(settings: IngestSettings) -> list[Source]:
         return []
     try:
         return read_sources(settings.ingest.sources_file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ConfigError) as error:
         print(f"driftline: ingest.sources_file: {error}", file=sys.stderr)
         raise SystemExit(78) from error
 

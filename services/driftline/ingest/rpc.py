@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from driftline.core import jsons
 from driftline.core.control import ControlView
 from driftline.core.errors import DriftlineError
 from driftline.core.records import ChangeEvent, Clock, now_us
 from driftline.ingest import validate
 from driftline.ingest.accept import Acceptor
-from driftline.web.app import parse_json
 from driftline.web.auth import Denied, Keys
 from driftline.web.problems import problem_of
 from driftline.web.serve import abort_with, authorize
@@ -33,7 +33,7 @@ class IngestRpc(ingest_pb2_grpc.IngestServiceServicer):
         self._clock = clock
 
     def _put_event(self, r: Any) -> ChangeEvent:
-        fields = parse_json(r.fields_json, "fields_json")
+        fields = jsons.parse(r.fields_json, "fields_json")
         collection = self._view.collection(r.collection)
         return validate.upsert(collection, r.id, fields, r.version, r.tenant or None, self._clock(), "grpc")
 

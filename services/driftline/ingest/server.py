@@ -12,13 +12,14 @@ from fastapi import FastAPI, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from driftline.core import metrics
-from driftline.core.collections import Collection, check_id, check_tenant
+from driftline.core import jsons, metrics
+from driftline.core.collections import Collection, check_tenant
 from driftline.core.control import ControlView
 from driftline.core.errors import DriftlineError, InvalidRequest
 from driftline.core.health import Health
 from driftline.core.ports import VectorStore
 from driftline.core.records import ChangeEvent, Clock, Position, document_key, now_us
+from driftline.core.values import check_id
 from driftline.ingest import validate
 from driftline.ingest.accept import Accepted, Acceptor
 from driftline.ingest.collections import Collections, as_json
@@ -37,7 +38,9 @@ _Id = Annotated[str, Path(description="document id, at most 512 bytes of UTF-8")
 _Tenant = Annotated[str | None, Query(description="required by collections with tenancy")]
 _Wait = Annotated[Literal["none", "searchable"], Query(description="when to answer")]
 _Timeout = Annotated[float, Query(gt=0, description="longest wait, in seconds; then the answer is 202 and `accepted`")]
-_Version = Annotated[int | None, Query(description="external version, 1 to 2^50; left out: assigned, always growing")]
+_Version = Annotated[
+    int | None, Query(description="external version, 1 to 2^53 - 1, where the collection has external versions")
+]
 
 _PUT_BODY = {"fields": {"title": "Red shoes", "price": 49.9}, "version": 7}
 
@@ -237,7 +240,7 @@ def _take_lines(
         try:
             if len(line) > longest:
                 raise InvalidRequest("line_too_long", f"expected at most {longest} bytes", "line", 413)
-            parsed = web.parse_json(line, "line")
+            parsed = jsons.parse(line, "line")
             events.append(validate.bulk_line(collection, parsed, tenant, clock()))
             places.append(i)
         except InvalidRequest as error:

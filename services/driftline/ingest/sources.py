@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import orjson
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from driftline.core import jsons, yamls
 from driftline.core.collections import Collection
 from driftline.core.control import ControlView
-from driftline.core.errors import InvalidRecord, InvalidRequest, NotFound, Unavailable
+from driftline.core.errors import ConfigError, InvalidRecord, InvalidRequest, NotFound, Unavailable
 from driftline.core.records import Clock, Incoming, Outgoing, now_us
 from driftline.core.stage import Processed, Refused, Result
+from driftline.core.values import shown
 from driftline.ingest import validate
 from driftline.ingest.accept import outgoing
 
@@ -47,16 +47,16 @@ class Source(BaseModel):
 
 
 def read_sources(path: Path) -> list[Source]:
-    """Raises ValueError with the place of the first mistake."""
-    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    """Raises OSError, and ConfigError with the place of the first mistake."""
+    raw = yamls.parse(path.read_text(encoding="utf-8"), str(path))
     entries = raw.get("sources") if isinstance(raw, dict) else None
     if not isinstance(entries, list):
-        raise ValueError(f"{path}: expected a mapping with a list of `sources`")
+        raise ConfigError(f"{path}: expected a mapping with a list of `sources`")
     try:
         return [Source.model_validate(entry) for entry in entries]
     except ValidationError as error:
         problem = error.errors()[0]
-        raise ValueError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+        raise ConfigError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
 
 
 def source_log(topic: str) -> str:
@@ -113,10 +113,12 @@ class SourceStage:
 
     def decode(self, record: Incoming) -> _Parsed:
         try:
-            key: Any = orjson.loads(record.key) if self._key_is_json and record.key else record.key.decode()
-            value = orjson.loads(record.value) if record.value else None
-        except (orjson.JSONDecodeError, UnicodeDecodeError) as error:
-            raise InvalidRecord("malformed_json", str(error)) from error
+            key: Any = jsons.parse(record.key, "key") if self._key_is_json and record.key else record.key.decode()
+            value = jsons.parse(record.value, "value") if record.value else None
+        except UnicodeDecodeError as error:
+            raise InvalidRecord("invalid_utf8", f"key: {error}") from error
+        except InvalidRequest as error:
+            raise InvalidRecord(error.code, str(error)) from error
         return _Parsed(record, self._source, key, _row(self._source.format, value))
 
     def process(self, batch: Sequence[_Parsed]) -> Processed:
@@ -215,7 +217,7 @@ def _debezium(envelope: Any) -> _Row:
         raise InvalidRecord("not_debezium", "expected a Debezium envelope with `op` and `after`")
     op = payload["op"]
     if op not in ("c", "u", "r", "d"):
-        raise InvalidRecord("not_debezium", f"expected op c, u, r or d, found {str(op)[:40]!r}")
+        raise InvalidRecord("not_debezium", f"expected op c, u, r or d, found {shown(op)}")
     side = "before" if op == "d" else "after"
     values = payload.get(side)
     if op == "d" and values is None:

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from driftline.core.collections import (
-    Collection,
-    check_document,
-    check_id,
-    check_tenant,
-    check_version,
-)
+from driftline.core.collections import Collection, check_document, check_tenant, check_version
 from driftline.core.errors import InvalidRequest
+from driftline.core.limits import MAX_NAME
 from driftline.core.records import ChangeEvent, Operation
+from driftline.core.values import check_id, shown
 
 _BULK_KEYS = {"operation", "id", "fields", "version", "tenant"}
 
@@ -62,9 +58,7 @@ def bulk_line(collection: Collection, line: Any, tenant: str | None, now_us: int
     """A line of a bulk request: `{"operation": "upsert"|"delete", "id": ..., "fields": {...}, "version": ...}`."""
     if not isinstance(line, Mapping):
         raise InvalidRequest("wrong_type", f"expected an object, found {type(line).__name__}", "line")
-    unknown = set(line) - _BULK_KEYS
-    if unknown:
-        raise InvalidRequest("unknown_key", f"expected only {', '.join(sorted(_BULK_KEYS))}", sorted(unknown)[0])
+    _only(line, _BULK_KEYS)
     own_tenant = line.get("tenant", tenant)
     if own_tenant is not None and not isinstance(own_tenant, str):
         raise InvalidRequest("wrong_type", "expected a string", "tenant")
@@ -74,7 +68,7 @@ def bulk_line(collection: Collection, line: Any, tenant: str | None, now_us: int
             raise InvalidRequest("unknown_key", "a delete has no fields", "fields")
         return delete(collection, line.get("id"), line.get("version"), own_tenant, now_us, "http")
     if operation != "upsert":
-        raise InvalidRequest("invalid_operation", f"expected upsert or delete, found {operation!r}", "operation")
+        raise InvalidRequest("invalid_operation", f"expected upsert or delete, found {shown(operation)}", "operation")
     return upsert(collection, line.get("id"), line.get("fields"), line.get("version"), own_tenant, now_us, "http")
 
 
@@ -82,9 +76,13 @@ def put_body(body: Any) -> tuple[Any, Any]:
     """(fields, version) of a PUT body: `{"fields": {...}, "version": ...}`."""
     if not isinstance(body, Mapping):
         raise InvalidRequest("wrong_type", f"expected an object, found {type(body).__name__}", "body")
-    unknown = set(body) - {"fields", "version"}
-    if unknown:
-        raise InvalidRequest("unknown_key", "expected only fields and version", sorted(map(str, unknown))[0])
+    _only(body, {"fields", "version"})
     if "fields" not in body:
         raise InvalidRequest("missing_field", "expected an object of fields", "fields")
     return body["fields"], body.get("version")
+
+
+def _only(body: Mapping[str, Any], known: set[str]) -> None:
+    unknown = min((key for key in body if key not in known), default=None)
+    if unknown is not None:
+        raise InvalidRequest("unknown_key", f"expected only {', '.join(sorted(known))}", unknown[:MAX_NAME])

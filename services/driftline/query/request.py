@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import math
-from typing import Any
+import re
+from typing import Annotated, Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from driftline.core.errors import InvalidRequest
+from driftline.core.limits import MAX_DIMENSION, MAX_FIELDS, MAX_QUERY_CHARACTERS, MAX_VECTOR_VALUE
+from driftline.core.schema import validated
 
-MAX_QUERY_CHARACTERS = 20_000
+# A digest of 24 hexadecimal digits and an offset, as base64.
+_CURSOR = re.compile(r"([0-9a-f]{24}):([0-9]{1,9})")
+_LONGEST_CURSOR = 64
+_LONGEST_TOKEN = 64
+# Ids, tenants and fingerprints are checked where they are used; this only bounds what is kept of a request.
+_LONGEST_NAME = 1_024
 
 
 class VectorInput(BaseModel):
@@ -21,8 +28,8 @@ class VectorInput(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    values: list[float | int] = Field(min_length=1, max_length=32_768)
-    space: str = ""
+    values: Annotated[list[float | int], FailFast()] = Field(min_length=1, max_length=MAX_DIMENSION)
+    space: str = Field("", max_length=_LONGEST_NAME)
 
 
 class SearchBody(BaseModel):
@@ -46,20 +53,30 @@ class SearchBody(BaseModel):
 
     text: str | None = Field(None, description="encoded by the collection's encoder")
     vector: VectorInput | None = Field(None, description="a vector of the collection's own space")
-    document: str | None = Field(None, description="id of a stored document: find more like it")
+    document: str | None = Field(
+        None, max_length=_LONGEST_NAME, description="id of a stored document: find more like it"
+    )
     limit: int = Field(10, ge=1, description="hits to return")
     offset: int = Field(0, ge=0, description="hits to leave out before the first")
-    cursor: str | None = Field(None, description="`next_cursor` of the page before, with an otherwise equal search")
+    cursor: str | None = Field(
+        None,
+        max_length=_LONGEST_CURSOR,
+        description="`next_cursor` of the page before, with an otherwise equal search",
+    )
     filter: dict[str, Any] | None = Field(None, description="the filter language of docs/search.md")
-    output_fields: list[str] | None = Field(None, description="fields to return; left out: all; empty: none")
+    output_fields: list[str] | None = Field(
+        None, max_length=MAX_FIELDS, description="fields to return; left out: all; empty: none"
+    )
     min_score: float | int | None = Field(None, description="leave out hits under this score")
-    tenant: str | None = Field(None, description="required by collections with tenancy")
+    tenant: str | None = Field(None, max_length=_LONGEST_NAME, description="required by collections with tenancy")
     rerank: int = Field(
         0, ge=0, le=1_000,
         description="while the model is being changed: embed so many of the best hits, where they are of an older "
         "generation, by the new model, and rank them by it; what was embedded is carried over",
     )  # fmt: skip
-    after: str | None = Field(None, description="token of a change: wait until it is visible")
+    after: str | None = Field(
+        None, max_length=_LONGEST_TOKEN, description="token of a change: wait until it is visible"
+    )
     timeout_seconds: float | int = Field(10.0, gt=0, le=600, description="longest wait for `after`")
     explain: bool = Field(False, description="tell how the answer came about")
 
@@ -72,12 +89,7 @@ class BatchBody(BaseModel):
 
 def parse(raw: Any, where: str = "") -> SearchBody:
     """Raises InvalidRequest naming the first wrong field."""
-    try:
-        body = SearchBody.model_validate(raw)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join([*([where] if where else []), *(str(p) for p in problem["loc"])])
-        raise InvalidRequest("invalid_search", problem["msg"], field or "body") from error
+    body = validated(SearchBody, raw, "invalid_search", where)
     given = [name for name in ("text", "vector", "document") if getattr(body, name) is not None]
     if len(given) != 1:
         found = " and ".join(given) or "none of them"
@@ -90,13 +102,22 @@ def parse(raw: Any, where: str = "") -> SearchBody:
         raise InvalidRequest("empty_text", "expected a text that is not empty", "text")
     if body.text is not None and len(body.text) > MAX_QUERY_CHARACTERS:
         raise InvalidRequest("invalid_search", f"expected at most {MAX_QUERY_CHARACTERS} characters", "text")
-    if body.vector is not None and not all(math.isfinite(v) for v in body.vector.values):
-        raise InvalidRequest("non_finite_vector", "expected finite numbers", "vector.values")
+    if body.vector is not None:
+        _check_vector(body.vector.values)
     if body.min_score is not None and not math.isfinite(body.min_score):
         raise InvalidRequest("invalid_search", "expected a finite number", "min_score")
     if body.cursor is not None and body.offset:
         raise InvalidRequest("invalid_search", "give an offset or a cursor, not both", "cursor")
     return body
+
+
+def _check_vector(values: list[float | int]) -> None:
+    if not all(map(math.isfinite, values)):
+        raise InvalidRequest("non_finite_vector", "expected finite numbers", "vector.values")
+    if max(map(abs, values)) > MAX_VECTOR_VALUE:
+        # Scores of larger numbers are infinite in 32-bit floats, and infinity has no order.
+        detail = f"expected numbers from -{MAX_VECTOR_VALUE:g} to {MAX_VECTOR_VALUE:g}"
+        raise InvalidRequest("invalid_search", detail, "vector.values")
 
 
 def digest(body: SearchBody) -> str:
@@ -115,10 +136,11 @@ def offset_of(body: SearchBody) -> int:
         return body.offset
     try:
         padded = body.cursor + "=" * (-len(body.cursor) % 4)
-        owner, _, offset = base64.urlsafe_b64decode(padded).decode().partition(":")
-        start = int(offset)
-    except (ValueError, binascii.Error) as error:
-        raise InvalidRequest("invalid_cursor", "expected a next_cursor of an earlier answer", "cursor") from error
-    if owner != digest(body) or start < 0:
+        found = _CURSOR.fullmatch(base64.urlsafe_b64decode(padded).decode())
+    except ValueError:
+        found = None
+    if found is None:
+        raise InvalidRequest("invalid_cursor", "expected a next_cursor of an earlier answer", "cursor")
+    if found[1] != digest(body):
         raise InvalidRequest("invalid_cursor", "the cursor belongs to another search", "cursor")
-    return start
+    return int(found[2])

@@ -6,10 +6,10 @@ from typing import Any
 
 import orjson
 
+from driftline.core import jsons
 from driftline.core.errors import DriftlineError
 from driftline.query import request as requests
 from driftline.query.search import Searcher
-from driftline.web.app import parse_json
 from driftline.web.auth import Denied, Keys
 from driftline.web.serve import abort_with, authorize
 from driftline.wire.v1 import search_pb2, search_pb2_grpc
@@ -30,7 +30,7 @@ def _body(r: Any) -> requests.SearchBody:
     if r.rerank:
         raw["rerank"] = r.rerank
     if r.filter_json:
-        raw["filter"] = parse_json(r.filter_json.encode(), "filter_json")
+        raw["filter"] = jsons.parse(r.filter_json, "filter_json")
     if r.output_fields:
         raw["output_fields"] = list(r.output_fields)
     if r.HasField("min_score"):

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from driftline.core import metrics
-from driftline.core.collections import Collection, check_id, check_tenant
+from driftline.core.collections import Collection, check_tenant, named
 from driftline.core.control import ControlView
 from driftline.core.errors import InvalidRecord, InvalidRequest, NotFound, Unavailable
 from driftline.core.ports import Cache, Embedder, VectorStore
@@ -28,6 +28,7 @@ from driftline.core.records import (
     StoreTarget,
     document_key,
 )
+from driftline.core.values import check_id, shown
 from driftline.query import request as requests
 from driftline.query.cascade import Cascade, WriteThrough
 from driftline.query.fills import Fills
@@ -130,6 +131,8 @@ class Searcher:
             raise InvalidRequest("invalid_search", f"expected at most {self._settings.max_limit}", "limit")
         if body.rerank > self._settings.max_rerank:
             raise InvalidRequest("invalid_search", f"expected at most {self._settings.max_rerank}", "rerank")
+        # The filter first: a cursor's digest is made of a filter that is known to be one.
+        filter_ = filters.parse(definition, body.filter)
         offset = requests.offset_of(body)
         if offset + body.limit > self._settings.max_window:
             raise InvalidRequest(
@@ -139,11 +142,9 @@ class Searcher:
             )
         for wanted in body.output_fields or ():
             if wanted not in definition.fields:
-                known = ", ".join(definition.fields)
-                raise InvalidRequest("unknown_field", f"no field {wanted!r}; there are {known}", "output_fields")
-        return Plan(
-            body, collection, check_tenant(definition, body.tenant), filters.parse(definition, body.filter), offset
-        )
+                detail = f"no field {shown(wanted)}; there are {named(definition.fields)}"
+                raise InvalidRequest("unknown_field", detail, "output_fields")
+        return Plan(body, collection, check_tenant(definition, body.tenant), filter_, offset)
 
     def _wait(self, body: SearchBody) -> None:
         """Read your own write: return when the token's event is indexed."""
@@ -153,6 +154,8 @@ class Searcher:
             position = Position.parse(body.after)
         except ValueError as error:
             raise InvalidRequest("invalid_token", "expected the token of an accepted change", "after") from error
+        if not self._tail.follows(position.partition):
+            raise InvalidRequest("invalid_token", f"there is no partition {position.partition}", "after")
         timeout = min(float(body.timeout_seconds), self._settings.max_wait_seconds)
         if not self._tail.wait_indexed(position, timeout):
             raise Unavailable("index", f"the change {body.after} is not visible after {timeout:g} s")

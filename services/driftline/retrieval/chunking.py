@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 
 from driftline.core.collections import Chunking
 from driftline.core.errors import InvalidRecord
+from driftline.core.limits import MAX_CHUNK_BYTES
 
 Span = tuple[int, int]
 # Character spans of a text's tokens, special tokens left out, in order.
 TokenSpans = Callable[[str], Sequence[Span]]
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n{2,}")
-# Milvus holds at most 65,535 bytes of text in a row.
-MAX_CHUNK_BYTES = 65_000
 # [CLS] and [SEP] of the BERT family: room every window leaves for the encoder's own tokens.
 SPECIAL_TOKENS = 2
 

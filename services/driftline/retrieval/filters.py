@@ -17,13 +17,18 @@ from dataclasses import dataclass
 from operator import ge, gt, le, lt
 from typing import Any, TypeAlias, assert_never
 
-from driftline.core.collections import CollectionDefinition, FieldType, check_value
+from driftline.core.collections import CollectionDefinition, named
 from driftline.core.errors import InvalidRequest
+from driftline.core.limits import (
+    MAX_FILTER_BYTES,
+    MAX_FILTER_CONDITIONS,
+    MAX_FILTER_DEPTH,
+    MAX_FILTER_VALUES,
+    MAX_LIST_VALUES,
+)
+from driftline.core.values import FieldType, check_value, shown
 
 Value: TypeAlias = str | int | float | bool
-MAX_DEPTH = 16
-MAX_NODES = 512
-MAX_VALUES = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,22 +84,24 @@ def _wrong(where: str, detail: str) -> InvalidRequest:
 class _Parser:
     def __init__(self, definition: CollectionDefinition) -> None:
         self._definition = definition
-        self._nodes = 0
+        self._conditions = 0
+        self._values = 0
+        self._bytes = 0
 
     def parse(self, raw: Any, where: str, depth: int) -> Filter:
-        self._nodes += 1
-        if depth > MAX_DEPTH:
-            raise _wrong(where, f"expected at most {MAX_DEPTH} levels")
-        if self._nodes > MAX_NODES:
-            raise _wrong(where, f"expected at most {MAX_NODES} conditions in all")
+        self._conditions += 1
+        if depth > MAX_FILTER_DEPTH:
+            raise _wrong(where, f"expected at most {MAX_FILTER_DEPTH} levels")
+        if self._conditions > MAX_FILTER_CONDITIONS:
+            raise _wrong(where, f"expected at most {MAX_FILTER_CONDITIONS} conditions in all")
         if not isinstance(raw, Mapping) or not raw:
-            raise _wrong(where, f"expected an object, found {type(raw).__name__}")
+            raise _wrong(where, f"expected an object that is not empty, found {shown(raw)}")
         if "field" in raw:
             return self._condition(raw, where)
         if len(raw) != 1 or next(iter(raw)) not in ("and", "or", "not"):
             raise _wrong(
                 where,
-                f"expected one of and, or, not, or a condition with a field; found {sorted(map(str, raw))}",
+                f"expected one of and, or, not, or a condition with a field; found {shown(list(raw))}",
             )
         operator, operand = next(iter(raw.items()))
         if operator == "not":
@@ -108,10 +115,10 @@ class _Parser:
         name = raw["field"]
         known = self._definition.fields.get(name) if isinstance(name, str) else None
         if known is None or not known.filter:
-            usable = ", ".join(n for n, f in self._definition.fields.items() if f.filter) or "none"
+            usable = named(n for n, f in self._definition.fields.items() if f.filter) or "none"
             raise _wrong(
                 f"{where}.field",
-                f"{name!r} is not a filterable field of this collection (filterable: {usable})",
+                f"{shown(name)} is not a filterable field of this collection (filterable: {usable})",
             )
         operators = {k: v for k, v in raw.items() if k != "field"}
         if operators and all(op in _RANGES for op in operators):
@@ -133,23 +140,30 @@ class _Parser:
                 if element is not None:
                     raise _wrong(f"{where}.{operator}", f"{name!r} is a {known.type}; use contains")
                 values = [operand] if operator == "eq" else operand
-                if not isinstance(values, list) or not 1 <= len(values) <= MAX_VALUES:
-                    raise _wrong(f"{where}.in", f"expected a list of 1 to {MAX_VALUES} values")
+                if not isinstance(values, list) or not 1 <= len(values) <= MAX_LIST_VALUES:
+                    raise _wrong(f"{where}.in", f"expected a list of 1 to {MAX_LIST_VALUES} values")
                 return In(name, tuple(self._value(known.type, v, f"{where}.{operator}") for v in values))
-        raise _wrong(where, f"unknown operator {operator!r}; expected eq, in, gt, gte, lt, lte, contains or exists")
+        raise _wrong(
+            where, f"unknown operator {shown(operator)}; expected eq, in, gt, gte, lt, lte, contains or exists"
+        )
 
     def _range(self, name: str, kind: FieldType, operators: Mapping[str, Any], where: str) -> Filter:
         if kind not in _ORDERED:
             raise _wrong(where, f"{name!r} is a {kind}; a range needs one of {', '.join(_ORDERED)}")
         return Range(name, tuple((_RANGES[op], self._value(kind, v, f"{where}.{op}")) for op, v in operators.items()))
 
-    @staticmethod
-    def _value(kind: FieldType, value: Any, where: str) -> Value:
-        if isinstance(value, str) and len(value.encode("utf-8", "surrogatepass")) > 4_096:
-            raise _wrong(where, "expected at most 4096 bytes")
-        if isinstance(value, str) and any(0xD800 <= ord(c) <= 0xDFFF for c in value):
-            raise _wrong(where, "expected valid Unicode; it holds a lone surrogate")
+    def _value(self, kind: FieldType, value: Any, where: str) -> Value:
         checked: Value = check_value(kind, value, where, "invalid_filter")
+        self._values += 1
+        if self._values > MAX_FILTER_VALUES:
+            raise _wrong(where, f"expected at most {MAX_FILTER_VALUES} values in all")
+        if isinstance(checked, str):
+            try:
+                self._bytes += len(checked.encode())
+            except UnicodeEncodeError as error:
+                raise _wrong(where, "expected valid Unicode; it holds a lone surrogate") from error
+        if self._bytes > MAX_FILTER_BYTES:
+            raise _wrong(where, f"expected at most {MAX_FILTER_BYTES} bytes of strings in all")
         return checked
 
 

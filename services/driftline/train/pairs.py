@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from driftline.core import jsons
+from driftline.core.errors import InvalidRequest
 
 
 class PairError(Exception):
@@ -42,8 +44,8 @@ def _lines(path: Path) -> Iterator[Pair]:
             if not raw.strip():
                 continue
             try:
-                line = _Line.model_validate(orjson.loads(raw))
-            except orjson.JSONDecodeError as error:
+                line = _Line.model_validate(jsons.parse(raw, "the line"))
+            except InvalidRequest as error:
                 raise PairError(f"{path}: line {number}: {error}") from error
             except ValidationError as error:
                 first = error.errors()[0]

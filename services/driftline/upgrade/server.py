@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from starlette.concurrency import run_in_threadpool
 
-from driftline.core.errors import InvalidRequest
 from driftline.core.health import Health
+from driftline.core.schema import validated
 from driftline.upgrade.controller import Controller
 from driftline.upgrade.report import page
 from driftline.upgrade.sample import LEAST_QUERIES
@@ -31,7 +31,7 @@ class StartBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"encoder": "minilm-l6"}]})
 
-    encoder: str = Field(min_length=1, description="a loaded encoder of another embedding space")
+    encoder: str = Field(min_length=1, max_length=128, description="a loaded encoder of another embedding space")
     margin: float | None = Field(None, ge=0, le=0.5, description="how far quality may fall, relative to the status quo")
     pairs: int | None = Field(None, ge=50, le=50_000, description="documents embedded by both models")
     per_second: float | None = Field(None, ge=0, description="most documents backfilled per second; 0: no limit")
@@ -48,15 +48,6 @@ class StartBody(BaseModel):
         return value
 
 
-def _parse(raw: Any) -> StartBody:
-    try:
-        return StartBody.model_validate(raw)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"]) or "body"
-        raise InvalidRequest("invalid_upgrade", problem["msg"], where) from error
-
-
 def create_app(settings: UpgradeSettings, keys: Keys, health: Health, controller: Controller) -> FastAPI:
     app = web.create("Driftline upgrade", _DESCRIPTION, health)
     path = "/v1/upgrades/{collection}"
@@ -66,7 +57,7 @@ def create_app(settings: UpgradeSettings, keys: Keys, health: Health, controller
                   "application/json": {"schema": StartBody.model_json_schema()}}}})  # fmt: skip
     async def start(collection: str, request: Request) -> Response:
         """Start an upgrade. Refused with the reason when the model cannot be loaded, is the same, or does not fit."""
-        body = _parse(await web.read_json(request, settings.http.max_body_bytes))
+        body = validated(StartBody, await web.read_json(request, settings.http.max_body_bytes), "invalid_upgrade")
         options = body.model_dump(exclude={"encoder", "queries"}, exclude_none=True)
         state = await run_in_threadpool(controller.start, collection, body.encoder, options, body.queries)
         return web.json_response(describe(state), 201)

@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from driftline.core import jsons
 from driftline.core.collections import Collection
+from driftline.core.errors import InvalidRequest
 from driftline.core.records import Carry, Generation, Leg, UpgradeRecord
 from driftline.upgrade.monitor import Drift
 
@@ -125,7 +127,10 @@ class UpgradeState(_Model):
 
 def read_state(record: UpgradeRecord) -> UpgradeState:
     """Raises ValueError for a state that this version cannot read."""
-    return UpgradeState.model_validate_json(record.state_json)
+    try:
+        return UpgradeState.model_validate(jsons.parse(record.state_json, "state_json"))
+    except InvalidRequest as error:
+        raise ValueError(str(error)) from error
 
 
 def route(state: UpgradeState) -> tuple[Leg, ...]:

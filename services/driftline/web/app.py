@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from driftline import __version__
-from driftline.core import metrics
+from driftline.core import jsons, metrics
 from driftline.core.errors import DriftlineError, InvalidRequest
 from driftline.core.health import Health, metrics_text
 from driftline.core.logs import TRACE_HEADER
@@ -75,25 +75,13 @@ def require(keys: Keys, role: Role) -> Any:
 
 
 async def read_json(request: Request, limit: int) -> Any:
-    """The request's body as JSON. Raises InvalidRequest: too large, not UTF-8, not JSON."""
+    """The request's body as JSON. Raises InvalidRequest: too large, too deep, not UTF-8, not JSON."""
     body = bytearray()
     async for part in request.stream():
         body += part
         if len(body) > limit:
             raise InvalidRequest("body_too_large", f"expected at most {limit} bytes", "body", 413)
-    return parse_json(bytes(body))
-
-
-def parse_json(body: bytes, where: str = "body") -> Any:
-    """Strict JSON: UTF-8, no NaN or infinity."""
-    try:
-        body.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidRequest("invalid_utf8", f"byte {error.start} is not valid UTF-8", where, 400) from error
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest("malformed_json", str(error), where, 400) from error
+    return jsons.parse(bytes(body))
 
 
 class _Observe:
