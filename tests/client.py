@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import orjson
 
+from driftline.cli.client import each_line
 from driftline.local.stack import Stack
 
 
@@ -60,7 +61,7 @@ class User:
         content = b"".join(orjson.dumps(line) + b"\n" for line in lines)
         answer = self.ingest.post(f"/v1/collections/{collection}/bulk", content=content)
         assert answer.status_code == 200, answer.text
-        return [orjson.loads(line) for line in answer.content.splitlines()]
+        return each_line(answer.content)
 
     def search(self, collection: str, text: str = "", **body: Any) -> list[dict[str, Any]]:
         if text:

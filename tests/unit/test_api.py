@@ -4,98 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 
-from driftline.adapters.memory import (
-    MemoryCache,
-    MemoryEmbedder,
-    MemoryLog,
-    MemoryLogReader,
-    MemoryPublisher,
-    MemoryStore,
-)
+from driftline.cli.client import each_line
 from driftline.core import codec
-from driftline.core.control import ControlView, ControlWriter, collection_record, log_record, space_record
-from driftline.core.errors import Unavailable
-from driftline.core.health import Health
-from driftline.core.receipts import ReceiptTail
-from driftline.core.records import LogIncarnation, Outcome, Outgoing, Position, Receipt, StoredDocument, WritePlan
+from driftline.core.errors import Overloaded, Unavailable
 from driftline.core.records import Operation as Op
+from driftline.core.records import Outcome, Outgoing, Position, Receipt
 from driftline.core.settings import AuthSettings, HttpSettings
 from driftline.core.topics import CHANGES, RECEIPTS
-from driftline.ingest.accept import Acceptor
-from driftline.ingest.collections import Collections
-from driftline.ingest.server import create_app as create_ingest
-from driftline.ingest.settings import IngestSection, IngestSettings
-from driftline.query.search import Searcher
-from driftline.query.server import create_app as create_query
-from driftline.query.settings import QuerySection, QuerySettings
-from driftline.web.auth import Keys
-from tests.build import BASE, a_collection, a_follower, a_stored
+from driftline.ingest.bulk import BulkGate
+from driftline.ingest.settings import IngestSection
+from tests.build import BASE
 from tests.client import until
-
-OFF = AuthSettings(mode="off")
-
-
-class World:
-    """Both APIs over one log, one store, one view."""
-
-    def __init__(self, auth: AuthSettings = OFF, max_pending: int = 100) -> None:
-        self.log = MemoryLog(2)
-        self.publisher = MemoryPublisher(self.log)
-        self.view = ControlView()
-        self.collection = a_collection()
-        self.tenanted = a_collection(name="shared", tenancy=True)
-        self.versioned = a_collection(name="revisions", versions="external")
-        self.embedder = MemoryEmbedder()
-        records = [
-            space_record(self.embedder.space),
-            log_record(LogIncarnation(CHANGES.name, "t", BASE)),
-            collection_record(self.collection),
-            collection_record(self.tenanted),
-            collection_record(self.versioned),
-        ]
-        self.publisher.publish(records)
-        self.follower = a_follower(self.log, self.view)
-        self.tail = ReceiptTail(MemoryLogReader(self.log))
-        self.tail.start()
-        self.store = MemoryStore()
-        self.cache = MemoryCache()
-        http = HttpSettings(max_body_bytes=100_000)
-        ingest = IngestSettings(http=http, auth=auth, ingest=IngestSection(max_line_bytes=2_000, bulk_lines=3))
-        query = QuerySettings(http=http, auth=auth, query=QuerySection(max_batch=3))
-        self.acceptor = Acceptor(self.view, self.publisher, self.tail, max_pending)
-        writer = ControlWriter(self.publisher, self.follower)
-        collections = Collections(self.view, writer, self.embedder, self.store, "test_")
-        keys = Keys(auth)
-        searcher = Searcher(self.view, self.embedder, self.store, self.cache, self.tail, query.query)
-        self.searcher = searcher
-        app = create_ingest(ingest, keys, Health(), self.view, self.acceptor, collections, self.store)
-        self.ingest = TestClient(app, raise_server_exceptions=False)
-        self.query = TestClient(create_query(query, keys, Health(), searcher), raise_server_exceptions=False)
-        # The store of a collection is made as soon as index hears of it.
-        self.put_stored()
-
-    def close(self) -> None:
-        self.tail.close()
-        self.follower.close()
-
-    def put_stored(self, *documents: StoredDocument) -> None:
-        target = self.collection.target(self.collection.complete, self.embedder.space.dimension)
-        self.store.ensure(target)
-        self.store.apply(target, WritePlan(documents), lambda: 1.0)
-
-    def store_text(self, document_id: str, title: str, **attributes: Any) -> None:
-        plain = a_stored(document_id, dimension=32)
-        vectors = self.embedder._one(title)[None]
-        fields = json.dumps({"title": title, **attributes}).encode()
-        self.put_stored(
-            StoredDocument(plain.key, "", document_id, 1, fields, attributes, (title,), vectors)
-        )  # fmt: skip
+from tests.world import World
 
 
 @pytest.fixture
@@ -218,7 +144,7 @@ def test_bulk_answers_every_line_in_order(world: World) -> None:
         b'{"id": "i", "fields": {"title": "last"}}',
     ]
     answer = world.ingest.post("/v1/collections/things/bulk", content=b"\n".join(lines))
-    results = [json.loads(line) for line in answer.content.splitlines()]
+    *results, last = [json.loads(line) for line in answer.content.splitlines()]
     codes = [r.get("problem", {}).get("code", r.get("state")) for r in results]
     assert codes == [
         "accepted", "malformed_json", "accepted", "wrong_type", "line_too_long", "invalid_operation", "invalid_utf8",
@@ -226,6 +152,104 @@ def test_bulk_answers_every_line_in_order(world: World) -> None:
     ]  # fmt: skip
     assert [r["line"] for r in results] == list(range(1, 12))
     assert len(world.log.all(CHANGES.name)) == 3
+    summary = last["summary"]
+    assert (summary["lines"], summary["accepted"], summary["refused"], summary["told"]) == (11, 3, 8, 11)
+    assert summary["refused_by_code"]["unknown_key"] == 2
+    ends = {result["token"].split(".")[0]: result["token"] for result in results if "token" in result}
+    assert sorted(summary["tokens"]) == sorted(ends.values())
+
+
+def test_bulk_tells_lines_with_an_equal_problem_together(world: World) -> None:
+    lines = b"x\n" * 20_000 + b'{"id": "a", "operation": "delete"}\n' + b"x\n"
+    answer = world.ingest.post("/v1/collections/things/bulk", content=lines)
+    first, accepted, second, last = [json.loads(line) for line in answer.content.splitlines()]
+    assert (first["line"], first["last_line"], first["problem"]["code"]) == (1, 20_000, "malformed_json")
+    assert (accepted["line"], accepted["state"]) == (20_001, "accepted")
+    assert second == {"line": 20_002, "problem": first["problem"]}
+    assert last["summary"]["refused_by_code"] == {"malformed_json": 20_001}
+    assert [r["line"] for r in each_line(answer.content)] == list(range(1, 20_003))
+
+
+def test_bulk_may_leave_out_what_was_accepted(world: World) -> None:
+    lines = b'{"id": "a", "operation": "delete"}\n{"id": 7}\n'
+    answer = world.ingest.post("/v1/collections/things/bulk?answer=errors", content=lines)
+    refused, last = [json.loads(line) for line in answer.content.splitlines()]
+    assert (refused["line"], refused["problem"]["code"]) == (2, "invalid_id")
+    assert (last["summary"]["accepted"], len(last["summary"]["tokens"])) == (1, 1)
+
+
+def test_a_bulk_answer_is_never_much_longer_than_its_request(world: World) -> None:
+    lines = b"x\n[]\n" * 20_000
+    answer = world.ingest.post("/v1/collections/things/bulk", content=lines)
+    *told, last = [json.loads(line) for line in answer.content.splitlines()]
+    assert len(answer.content) < 262_144 + 8 * len(lines) + 10_000
+    assert last["summary"]["refused"] == last["summary"]["lines"] == 40_000
+    assert last["summary"]["told"] == len(told) < 40_000
+    with pytest.raises(ValueError, match="tells"):
+        each_line(answer.content)
+
+
+def test_a_problem_tells_little_of_what_was_sent(world: World) -> None:
+    lines = b'{"id": "a", "%s": 1}\n' % (b"k" * 1_500)
+    answer = world.ingest.post("/v1/collections/things/bulk", content=lines)
+    assert len(answer.content.splitlines()[0]) < 600
+
+
+def test_bulk_requests_are_bounded_in_number() -> None:
+    world = World(ingest_section=IngestSection(max_bulks=1))
+    gate, url = BulkGate(1), "/v1/collections/things/bulk"
+    with gate.enter(), pytest.raises(Overloaded), gate.enter():
+        pass
+    assert [world.ingest.post(url, content=b"x\n").status_code for _ in range(3)] == [200, 200, 200]
+    world.close()
+
+
+@pytest.mark.parametrize("path", [DOC, "/v1/collections/things/bulk", "/v1/collections/new"])
+def test_a_compressed_body_is_refused(world: World, path: str) -> None:
+    method = "POST" if path.endswith("bulk") else "PUT"
+    answer = world.ingest.request(method, path, content=b"x", headers={"Content-Encoding": "gzip"})
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_encoding")
+    assert (
+        world.ingest.request(method, path, content=b"{}", headers={"Content-Encoding": "identity"}).status_code != 415
+    )
+
+
+def test_more_requests_than_the_bound_are_429_but_for_health() -> None:
+    world = World(http=HttpSettings(max_requests=1))
+    world.ingest_app.state.intake.enter()
+    answer = world.ingest.put(DOC, json={"fields": {"title": "x"}})
+    assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (429, "overloaded", "1")
+    assert [world.ingest.get(path).status_code for path in ("/livez", "/metrics")] == [200, 200]
+    world.ingest_app.state.intake.leave({})
+    assert world.ingest.put(DOC, json={"fields": {"title": "x"}}).status_code == 202
+    world.close()
+
+
+def test_the_bodies_of_all_requests_together_are_bounded() -> None:
+    world = World(http=HttpSettings(max_buffered_bytes=1_000))
+    body = {"fields": {"title": "x" * 600}}
+    assert world.ingest.put(DOC, json=body).status_code == 202
+    world.ingest_app.state.intake._bytes += 600
+    assert world.ingest.put(DOC, json=body).json()["code"] == "overloaded"
+    assert world.ingest_app.state.intake._bytes == 600
+    world.close()
+
+
+@pytest.mark.parametrize("path", ["/v1/collections/things/documents/%fe", DOC + "?tenant=%ff"])
+def test_an_address_that_is_not_utf8_is_refused(world: World, path: str) -> None:
+    """Decoded leniently, %FE and %FF would be the same document."""
+    answer = world.ingest.put(path, json={"fields": {"title": "x"}})
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_utf8")
+
+
+def test_waiting_writers_take_no_thread_from_others(world: World) -> None:
+    """The pool for work that is over soon has 40 threads."""
+    with ThreadPoolExecutor(60) as clients:
+        url = DOC + "?wait=searchable&timeout_seconds=3"
+        waiting = [clients.submit(world.ingest.put, url, json={"fields": {"title": "x"}}) for _ in range(60)]
+        until(lambda: len(world.log.all(CHANGES.name)) == 60, 10)
+        assert not any(answer.done() for answer in waiting)
+        assert {answer.result().status_code for answer in waiting} == {202}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from driftline.adapters.otel import OtelTracer
 from driftline.core import tracing
 from driftline.core.health import Health
 from driftline.core.logs import current_traceparent
+from driftline.core.settings import HttpSettings
 from driftline.core.tracing import span
 from driftline.web import app as web
 
@@ -69,7 +70,7 @@ def test_a_span_continues_its_trace_and_links_the_others(collector: tuple[Collec
 
 def test_a_request_is_a_span_of_its_caller(collector: tuple[Collector, OtelTracer]) -> None:
     made, tracer = collector
-    client = TestClient(web.create("test", "", Health()))
+    client = TestClient(web.create("test", "", Health(), HttpSettings()))
     assert client.get("/livez", headers={"traceparent": HEADER}).status_code == 200
     tracer.close()
     assert [s.trace_id.hex() for s in made.spans] == [TRACE]

@@ -58,14 +58,30 @@ class Api:
         return orjson.loads(response.content) if response.content else None
 
     def bulk(self, collection: str, lines: Iterator[bytes]) -> list[dict[str, Any]]:
-        """Send NDJSON lines; one result per line."""
+        """Send some hundred NDJSON lines; one result per line."""
         try:
             response = self._client.post(f"/v1/collections/{collection}/bulk", content=lines)
         except httpx.HTTPError as error:
             fail(f"the {self.service} service at {self.url} does not answer: {error}")
         if response.status_code >= 400:
             fail(problem_line(response))
-        return [orjson.loads(line) for line in response.content.splitlines()]
+        return each_line(response.content)
+
+
+def each_line(answer: bytes) -> list[dict[str, Any]]:
+    """One result per line of a bulk request whose answer tells them all, as it does for requests of some hundred lines.
+
+    Lines with an equal problem, which the answer tells together, are taken apart.
+    """
+    *told, last = (orjson.loads(line) for line in answer.splitlines())
+    results = [
+        {**result, "line": number}
+        for result in told
+        for number in range(result["line"], result.get("last_line", result["line"]) + 1)
+    ]
+    if len(results) != last["summary"]["lines"]:
+        raise ValueError(f"the answer tells {len(results)} of {last['summary']['lines']} lines")
+    return results
 
 
 def problem_line(response: httpx.Response) -> str:

@@ -6,11 +6,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from http import HTTPStatus
 
 import orjson
 from prometheus_client import generate_latest
@@ -51,31 +51,74 @@ def metrics_text() -> bytes:
     return generate_latest(metrics.REGISTRY)
 
 
-def serve(host: str, port: int, health: Health, alive: Callable[[], bool]) -> ThreadingHTTPServer:
+def serve(host: str, port: int, health: Health, alive: Callable[[], bool]) -> HealthServer:
     """Answer health and metrics requests on a daemon thread; port 0 takes a free one."""
+    return HealthServer(host, port, health, alive)
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if self.path == "/metrics":
-                self._answer(200, metrics_text(), "text/plain; version=0.0.4")
-            elif self.path == "/livez":
-                self._answer(200 if alive() else 503, b'{"alive":true}' if alive() else b'{"alive":false}')
-            elif self.path == "/readyz":
-                ready, checks = health.report()
-                self._answer(200 if ready else 503, orjson.dumps({"ready": ready, "checks": checks}))
-            else:
-                self._answer(404, b'{"detail":"try /livez, /readyz or /metrics"}')
 
-        def _answer(self, status: int, body: bytes, kind: str = "application/json") -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+class HealthServer:
+    """HTTP as far as probes and Prometheus need it, a request per connection, all on one event loop of its own thread.
 
-        def log_message(self, format: str, *args: Any) -> None:
-            del format, args
+    A request's head may have 8 KiB and take 5 s; a connection more than 64 takes the place of the oldest.
+    """
 
-    server = ThreadingHTTPServer((host, port), Handler)
-    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
-    return server
+    _MOST = 64
+    _SECONDS = 5.0
+
+    def __init__(self, host: str, port: int, health: Health, alive: Callable[[], bool]) -> None:
+        self._health = health
+        self._alive = alive
+        self._open: dict[asyncio.StreamWriter, None] = {}
+        self._loop = asyncio.new_event_loop()
+        starting = asyncio.start_server(self._answer, host, port, limit=8_192)
+        self._server = self._loop.run_until_complete(starting)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        self._thread = threading.Thread(target=self._loop.run_forever, name="health", daemon=True)
+        self._thread.start()
+
+    def shutdown(self) -> None:
+        self._loop.call_soon_threadsafe(self._server.close)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open[writer] = None
+        if len(self._open) > self._MOST:
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            oldest.transport.abort()
+        try:
+            async with asyncio.timeout(self._SECONDS):
+                head = await reader.readuntil(b"\r\n\r\n")
+                status, body, kind = self._found(head)
+                writer.write(
+                    b"HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+                    % (status, HTTPStatus(status).phrase.encode(), kind.encode(), len(body))
+                )
+                writer.write(body)
+                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
+        except asyncio.LimitOverrunError:
+            writer.write(b"HTTP/1.1 431 \r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            writer.close()
+        except (OSError, EOFError, TimeoutError):
+            writer.transport.abort()
+        finally:
+            self._open.pop(writer, None)
+
+    def _found(self, head: bytes) -> tuple[int, bytes, str]:
+        """Status, body and content type of the answer to a request."""
+        method, _, rest = head.partition(b"\r\n")[0].partition(b" ")
+        if method != b"GET":
+            return 405, b'{"detail":"expected GET"}', "application/json"
+        match rest.partition(b" ")[0].partition(b"?")[0]:
+            case b"/metrics":
+                return 200, metrics_text(), "text/plain; version=0.0.4"
+            case b"/livez":
+                alive = self._alive()
+                return 200 if alive else 503, orjson.dumps({"alive": alive}), "application/json"
+            case b"/readyz":
+                ready, checks = self._health.report()
+                return 200 if ready else 503, orjson.dumps({"ready": ready, "checks": checks}), "application/json"
+        return 404, b'{"detail":"try /livez, /readyz or /metrics"}', "application/json"

@@ -110,7 +110,32 @@ class HttpSettings(Section):
     host: str = "127.0.0.1"
     port: int = Field(0, ge=0, le=65_535)
     grpc_port: int = Field(0, ge=0, le=65_535, description="0 switches gRPC off")
-    max_body_bytes: int = Field(10_000_000, ge=1_000, description="of one request that is not streamed")
+    max_body_bytes: int = Field(
+        4_000_000, ge=1_000, description="of one request that is not streamed, and of one gRPC message"
+    )
+    max_buffered_bytes: int = Field(32_000_000, ge=1_000, description="bodies of all requests at once; more: 429")
+    max_header_bytes: int = Field(
+        32_768, ge=1_024, le=1_000_000, description="request line and headers of one request, metadata of one gRPC call"
+    )
+    header_seconds: float = Field(10.0, gt=0, le=300, description="longest time that a request's head may take")
+    body_seconds: float = Field(
+        30.0,
+        gt=0,
+        le=3_600,
+        description="longest time for a body; for the next part of a bulk request; for a client to read of its answer",
+    )
+    idle_seconds: int = Field(
+        75,
+        ge=1,
+        le=3_600,
+        description="a connection without a request is closed then; more than a proxy in front keeps",
+    )
+    max_connections: int = Field(
+        4_096, ge=16, le=100_000, description="HTTP connections at once; a newer one takes the place of the idlest"
+    )
+    max_requests: int = Field(256, ge=1, le=10_000, description="HTTP requests answered at once; more: 429")
+    max_calls: int = Field(64, ge=1, le=10_000, description="gRPC calls at once; more: RESOURCE_EXHAUSTED")
+    drain_seconds: int = Field(20, ge=1, le=600, description="for what is under way after SIGTERM")
 
 
 class AuthSettings(Section):

@@ -30,7 +30,7 @@ from driftline.ingest.server import create_app
 from driftline.ingest.settings import IngestSettings
 from driftline.ingest.sources import Source, SourceStage, read_sources, source_log
 from driftline.web.auth import Keys
-from driftline.web.serve import serve_http, start_grpc, watch
+from driftline.web.serve import serve, start_grpc, watch
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +62,9 @@ def main() -> int:
     grpc_server = start_grpc(settings.http, [(SERVICE, lambda server: register(rpc, server))], health)
     stop_sources = [_start_source(settings, source, view, publisher) for source in sources]
     app = create_app(settings, keys, health, view, acceptor, collections, store)
-    serve_http(app, settings.http)
+    serve(app, settings.http, health, grpc_server)
     for stop in stop_sources:
         stop()
-    if grpc_server is not None:
-        grpc_server.stop(5).wait()
     tail.close()
     follower.close()
     publisher.close()

@@ -11,9 +11,9 @@ from driftline.core.errors import DriftlineError
 from driftline.core.records import ChangeEvent, Clock, now_us
 from driftline.ingest import validate
 from driftline.ingest.accept import Acceptor
-from driftline.web.auth import Denied, Keys
+from driftline.web.auth import Keys
+from driftline.web.calls import authorize
 from driftline.web.problems import problem_of
-from driftline.web.serve import abort_with, authorize
 from driftline.wire.v1 import ingest_pb2, ingest_pb2_grpc
 
 
@@ -51,25 +51,17 @@ class IngestRpc(ingest_pb2_grpc.IngestServiceServicer):
         )
 
     def PutDocument(self, request: Any, context: Any) -> Any:
-        try:
-            authorize(self._keys, context, "write")
-            return ingest_pb2.PutDocumentResponse(accepted=self._take(self._put_event(request), request.wait_seconds))
-        except (DriftlineError, Denied) as error:
-            return abort_with(context, error)
+        authorize(self._keys, context, "write")
+        return ingest_pb2.PutDocumentResponse(accepted=self._take(self._put_event(request), request.wait_seconds))
 
     def DeleteDocument(self, request: Any, context: Any) -> Any:
-        try:
-            authorize(self._keys, context, "write")
-            taken = self._take(self._delete_event(request), request.wait_seconds)
-            return ingest_pb2.DeleteDocumentResponse(accepted=taken)
-        except (DriftlineError, Denied) as error:
-            return abort_with(context, error)
+        authorize(self._keys, context, "write")
+        taken = self._take(self._delete_event(request), request.wait_seconds)
+        return ingest_pb2.DeleteDocumentResponse(accepted=taken)
 
     def Bulk(self, request_iterator: Any, context: Any) -> Iterator[Any]:
-        try:
-            authorize(self._keys, context, "write")
-        except Denied as error:
-            abort_with(context, error)
+        """One answer per change, unlike over HTTP: who does not read them is sent no more, and may send no more."""
+        authorize(self._keys, context, "write")
         for change in request_iterator:
             try:
                 put = change.WhichOneof("change") == "put"

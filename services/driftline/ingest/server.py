@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Literal
 
-import orjson
 from fastapi import FastAPI, Path, Query, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from driftline.core import jsons, metrics
-from driftline.core.collections import Collection, check_tenant
+from driftline.core.collections import Collection, CollectionDefinition, check_tenant
 from driftline.core.control import ControlView
-from driftline.core.errors import DriftlineError, InvalidRequest
+from driftline.core.errors import InvalidRequest
 from driftline.core.health import Health
+from driftline.core.limits import MAX_VERSION
 from driftline.core.ports import VectorStore
 from driftline.core.records import ChangeEvent, Clock, Position, document_key, now_us
 from driftline.core.values import check_id
 from driftline.ingest import validate
 from driftline.ingest.accept import Accepted, Acceptor
+from driftline.ingest.bulk import BulkAnswer, BulkGate, Lines, Which
 from driftline.ingest.collections import Collections, as_json
 from driftline.ingest.settings import IngestSettings
 from driftline.web import app as web
 from driftline.web.auth import Keys
-from driftline.web.problems import problem_of
+from driftline.web.openapi import BODY, answers, json_body
 
 _DESCRIPTION = """
 Write documents into collections. An answer of 202 means that Kafka has the change on all in-sync replicas: it will
@@ -42,7 +40,41 @@ _Version = Annotated[
     int | None, Query(description="external version, 1 to 2^53 - 1, where the collection has external versions")
 ]
 
-_PUT_BODY = {"fields": {"title": "Red shoes", "price": 49.9}, "version": 7}
+_Answer = Annotated[Which, Query(description="errors: leave out the lines that were accepted")]
+
+_PUT_BODY = {
+    "type": "object",
+    "required": ["fields"],
+    "additionalProperties": False,
+    "properties": {
+        "fields": {"type": "object", "description": "as the collection defines them"},
+        "version": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MAX_VERSION,
+            "description": "of collections with external versions",
+        },
+    },
+    "example": {"fields": {"title": "Red shoes", "price": 49.9}, "version": 7},
+}
+_BULK_BODY = {
+    "schema": {"type": "string", "description": "a JSON object per line: id, fields, operation, version, tenant"},
+    "example": '{"id": "a", "fields": {"title": "Red shoes"}}\n{"id": "b", "operation": "delete"}\n',
+}
+_WRITTEN = {
+    200: "a newer version is stored already (wait=searchable)",
+    201: "searchable (wait=searchable)",
+    202: "accepted: Kafka has it",
+    422: "wrong, or (wait=searchable) refused by a later stage",
+}
+
+
+def _definition_schema() -> dict[str, Any]:
+    """A definition without its name is one too: the path has it."""
+    schema = json_body(CollectionDefinition)
+    body = schema["requestBody"]["content"]["application/json"]["schema"]
+    body["required"] = [name for name in body["required"] if name != "name"]
+    return schema
 
 
 def create_app(
@@ -55,35 +87,52 @@ def create_app(
     store: VectorStore,
     clock: Clock = now_us,
 ) -> FastAPI:
-    app = web.create("Driftline ingest", _DESCRIPTION, health)
-    _add_collections(app, keys, view, collections, settings.http.max_body_bytes)
+    app = web.create("Driftline ingest", _DESCRIPTION, health, settings.http)
+    _add_collections(app, keys, view, collections)
     _add_documents(app, settings, keys, view, acceptor, clock)
     _add_status(app, keys, view, acceptor, store)
     _add_bulk(app, settings, keys, view, acceptor, clock)
     return app
 
 
-def _add_collections(app: FastAPI, keys: Keys, view: ControlView, collections: Collections, limit: int) -> None:
-    @app.put("/v1/collections/{name}", tags=["collections"], dependencies=[web.require(keys, "admin")])
+def _add_collections(app: FastAPI, keys: Keys, view: ControlView, collections: Collections) -> None:
+    @app.put(
+        "/v1/collections/{name}",
+        tags=["collections"],
+        dependencies=[web.require(keys, "admin")],
+        openapi_extra=_definition_schema(),
+        responses=answers({200: "it exists, with this definition", 201: "created"}, 409, *BODY),
+    )
     async def create_collection(name: str, request: Request) -> Response:
         """Create a collection from its definition. The same definition again answers 200."""
-        raw = await web.read_json(request, limit)
+        raw = await web.read_json(request)
         if isinstance(raw, dict) and raw.setdefault("name", name) != name:
             raise InvalidRequest("invalid_definition", f"expected {name!r}, as in the path", "name")
         collection, created = await run_in_threadpool(collections.create, raw)
         return web.json_response(as_json(collection), 201 if created else 200)
 
-    @app.get("/v1/collections", tags=["collections"], dependencies=[web.require(keys, "search")])
+    @app.get("/v1/collections", tags=["collections"], dependencies=[web.require(keys, "search")], responses=answers({}))
     def list_collections() -> Response:
         return web.json_response({"collections": [as_json(c) for c in view.collections()]})
 
-    @app.get("/v1/collections/{name}", tags=["collections"], dependencies=[web.require(keys, "search")])
+    @app.get(
+        "/v1/collections/{name}",
+        tags=["collections"],
+        dependencies=[web.require(keys, "search")],
+        responses=answers({}, 404),
+    )
     def show_collection(name: str) -> Response:
         """The definition, the generations with their spaces, and how many documents are searchable."""
         collection = view.collection(name)
         return web.json_response(as_json(collection, collections.count(collection)))
 
-    @app.delete("/v1/collections/{name}", tags=["collections"], dependencies=[web.require(keys, "admin")])
+    @app.delete(
+        "/v1/collections/{name}",
+        tags=["collections"],
+        dependencies=[web.require(keys, "admin")],
+        status_code=204,
+        responses=answers({}, 404),
+    )
     def delete_collection(name: str) -> Response:
         """Delete a collection with everything in it."""
         collections.delete(name)
@@ -101,45 +150,72 @@ def _add_documents(
     app: FastAPI, settings: IngestSettings, keys: Keys, view: ControlView, acceptor: Acceptor, clock: Clock
 ) -> None:
     longest = settings.ingest.max_wait_seconds
+    # As many as there are requests: who waits takes no thread from those that write.
+    waiting = ThreadPoolExecutor(settings.http.max_requests, thread_name_prefix="wait")
 
-    def take(event: ChangeEvent, wait: str, timeout_seconds: float) -> Response:
-        accepted = acceptor.accept([event])[0]
+    async def take(event: ChangeEvent, wait: str, timeout_seconds: float) -> Response:
+        accepted = (await run_in_threadpool(acceptor.accept, [event]))[0]
         if wait == "searchable":
-            accepted = acceptor.wait(accepted, min(timeout_seconds, longest))
+            accepted = await web.in_thread(waiting, acceptor.wait, accepted, min(timeout_seconds, longest))
         return _answer(accepted, event.id)
 
     path = "/v1/collections/{collection}/documents/{document_id:path}"
-    body_schema = {"requestBody": {"required": True, "content": {"application/json": {"example": _PUT_BODY}}}}
 
-    @app.put(path, tags=["documents"], dependencies=[web.require(keys, "write")], openapi_extra=body_schema)
+    @app.put(
+        path,
+        tags=["documents"],
+        dependencies=[web.require(keys, "write")],
+        status_code=202,
+        openapi_extra=json_body(_PUT_BODY),
+        responses=answers(_WRITTEN, 404, *BODY),
+    )
     async def put_document(
-        request: Request, collection: str, document_id: _Id, tenant: _Tenant = None,
-        wait: _Wait = "none", timeout_seconds: _Timeout = 10.0,
-    ) -> Response:  # fmt: skip
+        request: Request,
+        collection: str,
+        document_id: _Id,
+        tenant: _Tenant = None,
+        wait: _Wait = "none",
+        timeout_seconds: _Timeout = 10.0,
+    ) -> Response:
         """Insert or replace one document as a whole."""
-        body = await web.read_json(request, settings.http.max_body_bytes)
-        fields, version = validate.put_body(body)
+        fields, version = validate.put_body(await web.read_json(request))
         known = view.collection(collection)
         event = validate.upsert(known, document_id, fields, version, tenant, clock(), "http")
-        return await run_in_threadpool(take, event, wait, timeout_seconds)
+        return await take(event, wait, timeout_seconds)
 
-    @app.delete(path, tags=["documents"], dependencies=[web.require(keys, "write")])
-    def delete_document(
-        collection: str, document_id: _Id, tenant: _Tenant = None, version: _Version = None,
-        wait: _Wait = "none", timeout_seconds: _Timeout = 10.0,
-    ) -> Response:  # fmt: skip
+    @app.delete(
+        path,
+        tags=["documents"],
+        dependencies=[web.require(keys, "write")],
+        status_code=202,
+        responses=answers(_WRITTEN, 404),
+    )
+    async def delete_document(
+        collection: str,
+        document_id: _Id,
+        tenant: _Tenant = None,
+        version: _Version = None,
+        wait: _Wait = "none",
+        timeout_seconds: _Timeout = 10.0,
+    ) -> Response:
         """Delete one document. Deleting what does not exist is no error: the delete is a change like any other."""
         event = validate.delete(view.collection(collection), document_id, version, tenant, clock(), "http")
-        return take(event, wait, timeout_seconds)
+        return await take(event, wait, timeout_seconds)
 
 
 def _add_status(app: FastAPI, keys: Keys, view: ControlView, acceptor: Acceptor, store: VectorStore) -> None:
-    @app.get("/v1/status/{collection}/{document_id:path}", tags=["documents"],
-             dependencies=[web.require(keys, "search")])  # fmt: skip
+    @app.get(
+        "/v1/status/{collection}/{document_id:path}",
+        tags=["documents"],
+        dependencies=[web.require(keys, "search")],
+        responses=answers({}, 404),
+    )
     def document_status(
-        collection: str, document_id: _Id, tenant: _Tenant = None,
+        collection: str,
+        document_id: _Id,
+        tenant: _Tenant = None,
         token: Annotated[str | None, Query(description="also tell the outcome of this event")] = None,
-    ) -> Response:  # fmt: skip
+    ) -> Response:
         """What is stored of a document: its version and chunks, deleted or unknown; and, with a token, the receipt."""
         known = view.collection(collection)
         key = document_key(check_tenant(known.definition, tenant), check_id(document_id))
@@ -151,8 +227,16 @@ def _add_status(app: FastAPI, keys: Keys, view: ControlView, acceptor: Acceptor,
                 raise InvalidRequest("invalid_token", "expected the token of an accepted change", "token") from error
             body["event"] = {"token": token, "state": receipt.outcome.name.lower() if receipt else "unknown"}
             if receipt is not None:
-                names = ("version", "reason", "detail", "accepted_at_us", "read_at_us", "encoded_at_us",
-                         "written_at_us", "searchable_at_us")  # fmt: skip
+                names = (
+                    "version",
+                    "reason",
+                    "detail",
+                    "accepted_at_us",
+                    "read_at_us",
+                    "encoded_at_us",
+                    "written_at_us",
+                    "searchable_at_us",
+                )
                 body["event"] |= {n: getattr(receipt, n) for n in names if getattr(receipt, n)}
         return web.json_response(body)
 
@@ -172,85 +256,22 @@ def _stored_state(collection: Collection, view: ControlView, store: VectorStore,
 def _add_bulk(
     app: FastAPI, settings: IngestSettings, keys: Keys, view: ControlView, acceptor: Acceptor, clock: Clock
 ) -> None:
-    example = {"application/x-ndjson": {"example": '{"id": "a", "fields": {"title": "Red shoes"}}\n'}}
-    body_schema = {"requestBody": {"required": True, "content": example}}
+    gate = BulkGate(settings.ingest.max_bulks)
 
-    @app.post("/v1/collections/{collection}/bulk", tags=["documents"], dependencies=[web.require(keys, "write")],
-              openapi_extra=body_schema)  # fmt: skip
-    async def bulk(request: Request, collection: str, tenant: _Tenant = None) -> Response:
-        """NDJSON in, NDJSON out: one result per line, in order; a wrong line does not stop the others.
+    @app.post(
+        "/v1/collections/{collection}/bulk",
+        tags=["documents"],
+        dependencies=[web.require(keys, "write")],
+        openapi_extra={"requestBody": {"required": True, "content": {"application/x-ndjson": _BULK_BODY}}},
+        responses=answers({200: "results, line by line"}, 404, *BODY, kind="application/x-ndjson"),
+    )
+    async def bulk(request: Request, collection: str, tenant: _Tenant = None, answer: _Answer = "all") -> Response:
+        """NDJSON in, NDJSON out: a result per accepted line, one per run of lines with an equal problem, a summary.
 
-        The body is read as a stream of any length; results are held on disk above 1 MB until it ends, so a client
-        may send everything before it reads anything.
+        The body is read as a stream of any length, and answered while it is read. A client may also send everything
+        before it reads anything: results that nobody reads are kept up to 2 MB, and the lines after that (as those
+        of an answer more than eight times as long as its request) are only counted; `told` of the summary says
+        which line was the last to be told. A wrong line does not stop the others.
         """
-        known = view.collection(collection)
-        results: Any = tempfile.SpooledTemporaryFile(max_size=1_000_000)  # noqa: SIM115 - closed by the stream
-        number = 0
-        async for lines in _line_groups(request, settings.ingest.bulk_lines, settings.ingest.max_line_bytes):
-            take = partial(_take_lines, known, tenant, acceptor, clock, settings.ingest.max_line_bytes)
-            answers = await run_in_threadpool(take, lines, number)
-            number += len(lines)
-            await run_in_threadpool(results.write, b"".join(orjson.dumps(a) + b"\n" for a in answers))
-        return StreamingResponse(_spooled(results), media_type="application/x-ndjson")
-
-
-def _spooled(results: Any) -> Iterator[bytes]:
-    with results:
-        results.seek(0)
-        while part := results.read(65_536):
-            yield part
-
-
-async def _line_groups(request: Request, lines: int, longest: int) -> AsyncIterator[list[bytes]]:
-    """The body's lines in groups. A line over `longest` bytes is cut there, and refused by the one who parses it."""
-    group: list[bytes] = []
-    rest = bytearray()
-    async for part in request.stream():
-        rest += part
-        *whole, tail = rest.split(b"\n")
-        # Keep one byte over the limit of an endless line, so that it is known to be too long.
-        rest = tail if len(tail) <= longest else tail[: longest + 1]
-        for line in whole:
-            if line.strip():
-                group.append(bytes(line[: longest + 1]))
-            if len(group) >= lines:
-                yield group
-                group = []
-    if rest.strip():
-        group.append(bytes(rest))
-    if group:
-        yield group
-
-
-def _take_lines(
-    collection: Collection,
-    tenant: str | None,
-    acceptor: Acceptor,
-    clock: Clock,
-    longest: int,
-    lines: list[bytes],
-    first: int,
-) -> list[dict[str, Any]]:
-    """One answer per line: what was accepted, or the problem with its line number."""
-    answers: list[dict[str, Any]] = []
-    events: list[ChangeEvent] = []
-    places: list[int] = []
-    for i, line in enumerate(lines):
-        answers.append({})
-        try:
-            if len(line) > longest:
-                raise InvalidRequest("line_too_long", f"expected at most {longest} bytes", "line", 413)
-            parsed = jsons.parse(line, "line")
-            events.append(validate.bulk_line(collection, parsed, tenant, clock()))
-            places.append(i)
-        except InvalidRequest as error:
-            metrics.EVENTS_REFUSED.labels(error.code).inc()
-            answers[i] = {"line": first + i + 1, "problem": problem_of(error)}
-    try:
-        accepted = acceptor.accept(events) if events else []
-        for i, event, result in zip(places, events, accepted, strict=True):
-            answers[i] = {"line": first + i + 1, **result.as_json(event.id)}
-    except DriftlineError as error:
-        for i in places:
-            answers[i] = {"line": first + i + 1, "problem": problem_of(error)}
-    return answers
+        lines = Lines(view.collection(collection), tenant, acceptor, clock, settings.ingest)
+        return BulkAnswer(gate, lines, app.state.intake.parts(request), answer)

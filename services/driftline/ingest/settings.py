@@ -21,6 +21,7 @@ class IngestSection(Section):
     max_pending: int = Field(20_000, ge=1, description="accepted events that Kafka has not acknowledged; over it: 429")
     bulk_lines: int = Field(500, ge=1, le=10_000, description="lines of a bulk request handled at once")
     max_line_bytes: int = Field(200_000, ge=1_000, description="longest line of a bulk request")
+    max_bulks: int = Field(16, ge=1, le=1_000, description="bulk requests at once, of some MB each; more: 429")
     max_wait_seconds: float = Field(60.0, gt=0, le=600, description="longest wait=searchable")
     sources_file: Path | None = Field(None, description="YAML file of sources (docs/sources.md)")
     sources_group: str = Field("driftline-sources", description="consumer groups of the sources: this, '.', the topic")

@@ -21,7 +21,7 @@ from driftline.query.search import Searcher
 from driftline.query.server import create_app
 from driftline.query.settings import QuerySettings
 from driftline.web.auth import Keys
-from driftline.web.serve import serve_http, start_grpc, watch
+from driftline.web.serve import serve, start_grpc, watch
 
 
 def main() -> int:
@@ -41,11 +41,9 @@ def main() -> int:
     through = WriteThrough(store, publisher, lambda space: view.space(space).dimension)
     searcher = Searcher(view, embedder, store, RedisCache(settings.redis), tail, settings.query, query_log, through)
     watch(health, {"triton": embedder.ping, "milvus": store.ping})
-    rpc = SearchRpc(keys, searcher)
+    rpc = SearchRpc(keys, searcher, settings.query.max_batch)
     grpc_server = start_grpc(settings.http, [(SERVICE, lambda server: register(rpc, server))], health)
-    serve_http(create_app(settings, keys, health, searcher), settings.http)
-    if grpc_server is not None:
-        grpc_server.stop(5).wait()
+    serve(create_app(settings, keys, health, searcher), settings.http, health, grpc_server)
     through.close()
     if query_log is not None:
         query_log.close()

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import orjson
 
 from driftline.core import jsons
-from driftline.core.errors import DriftlineError
+from driftline.core.errors import DriftlineError, InvalidRequest
 from driftline.query import request as requests
 from driftline.query.search import Searcher
-from driftline.web.auth import Denied, Keys
-from driftline.web.serve import abort_with, authorize
+from driftline.web.auth import Keys
+from driftline.web.calls import authorize
+from driftline.web.problems import problem_of
 from driftline.wire.v1 import search_pb2, search_pb2_grpc
 
 SERVICE = "driftline.v1.SearchService"
 
 
-def _body(r: Any) -> requests.SearchBody:
+def _body(r: Any, where: str = "") -> requests.SearchBody:
     """The request as the REST body it stands for. Raises InvalidRequest."""
     raw: dict[str, Any] = {"limit": r.limit or 10, "offset": r.offset, "explain": r.explain}
     match r.WhichOneof("query"):
@@ -30,13 +32,13 @@ def _body(r: Any) -> requests.SearchBody:
     if r.rerank:
         raw["rerank"] = r.rerank
     if r.filter_json:
-        raw["filter"] = jsons.parse(r.filter_json, "filter_json")
+        raw["filter"] = jsons.parse(r.filter_json, f"{where}.filter_json".lstrip("."))
     if r.output_fields:
         raw["output_fields"] = list(r.output_fields)
     if r.HasField("min_score"):
         raw["min_score"] = r.min_score
     raw |= {name: getattr(r, name) for name in ("cursor", "tenant", "after", "timeout_seconds") if getattr(r, name)}
-    return requests.parse(raw)
+    return requests.parse(raw, where)
 
 
 def _response(answer: dict[str, Any]) -> search_pb2.SearchResponse:
@@ -57,34 +59,41 @@ def _response(answer: dict[str, Any]) -> search_pb2.SearchResponse:
 
 
 class SearchRpc(search_pb2_grpc.SearchServiceServicer):
-    def __init__(self, keys: Keys, searcher: Searcher) -> None:
+    """Like REST's batch, one of gRPC answers each of its searches or tells its problem; a malformed one refuses all."""
+
+    def __init__(self, keys: Keys, searcher: Searcher, max_batch: int) -> None:
         self._keys = keys
         self._searcher = searcher
+        self._max_batch = max_batch
+        self._batches = ThreadPoolExecutor(8, thread_name_prefix="grpc-batch")
 
     def Search(self, request: Any, context: Any) -> Any:
-        try:
-            authorize(self._keys, context, "search")
-            return _response(self._searcher.search(request.collection, _body(request)))
-        except (DriftlineError, Denied) as error:
-            return abort_with(context, error)
+        authorize(self._keys, context, "search")
+        return _response(self._searcher.search(request.collection, _body(request)))
 
     def BatchSearch(self, request: Any, context: Any) -> Any:
+        authorize(self._keys, context, "search")
+        if not 1 <= len(request.searches) <= self._max_batch:
+            raise InvalidRequest("invalid_search", f"expected a list of 1 to {self._max_batch}", "searches")
+        searches = [(r.collection, _body(r, f"searches[{i}]")) for i, r in enumerate(request.searches)]
+        return search_pb2.BatchSearchResponse(results=self._batches.map(self._one, searches))
+
+    def _one(self, search: tuple[str, requests.SearchBody]) -> search_pb2.SearchResponse:
         try:
-            authorize(self._keys, context, "search")
-            answers = [_response(self._searcher.search(r.collection, _body(r))) for r in request.searches]
-            return search_pb2.BatchSearchResponse(results=answers)
-        except (DriftlineError, Denied) as error:
-            return abort_with(context, error)
+            return _response(self._searcher.search(*search))
+        except DriftlineError as error:
+            body = problem_of(error)
+            problem = search_pb2.SearchProblem(
+                code=body["code"], detail=body["detail"], field=body.get("field", ""), status=body["status"]
+            )
+            return search_pb2.SearchResponse(problem=problem)
 
     def GetDocument(self, request: Any, context: Any) -> Any:
-        try:
-            authorize(self._keys, context, "search")
-            found = self._searcher.document(request.collection, request.id, request.tenant or None)
-            return search_pb2.GetDocumentResponse(
-                id=found.id, version=found.version, fields_json=found.fields_json, chunks=len(found.chunks)
-            )
-        except (DriftlineError, Denied) as error:
-            return abort_with(context, error)
+        authorize(self._keys, context, "search")
+        found = self._searcher.document(request.collection, request.id, request.tenant or None)
+        return search_pb2.GetDocumentResponse(
+            id=found.id, version=found.version, fields_json=found.fields_json, chunks=len(found.chunks)
+        )
 
 
 def register(servicer: SearchRpc, server: Any) -> None:

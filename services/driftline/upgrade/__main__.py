@@ -24,7 +24,7 @@ from driftline.upgrade.server import create_app
 from driftline.upgrade.settings import UpgradeSettings
 from driftline.upgrade.watcher import Watcher
 from driftline.web.auth import Keys
-from driftline.web.serve import serve_http, watch
+from driftline.web.serve import serve, watch
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def main() -> int:
 
     thread = threading.Thread(target=loop, name="upgrades", daemon=True)
     thread.start()
-    serve_http(create_app(settings, keys, health, controller), settings.http)
+    serve(create_app(settings, keys, health, controller), settings.http, health)
     stop.set()
     thread.join(10)
     leader.close()

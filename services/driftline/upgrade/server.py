@@ -19,6 +19,7 @@ from driftline.upgrade.state import ShadowQuery
 from driftline.upgrade.telling import describe
 from driftline.web import app as web
 from driftline.web.auth import Keys
+from driftline.web.openapi import BODY, answers, json_body
 
 _DESCRIPTION = """
 Change the embedding model of a collection while it is written and searched. docs/upgrade.md tells what happens, what
@@ -36,9 +37,10 @@ class StartBody(BaseModel):
     pairs: int | None = Field(None, ge=50, le=50_000, description="documents embedded by both models")
     per_second: float | None = Field(None, ge=0, description="most documents backfilled per second; 0: no limit")
     queries: tuple[ShadowQuery, ...] = Field(
-        (), max_length=1_000,
+        (),
+        max_length=1_000,
         description="queries with their relevant documents (id to grade) to judge by; left out: made from documents",
-    )  # fmt: skip
+    )
 
     @field_validator("queries")
     @classmethod
@@ -49,53 +51,65 @@ class StartBody(BaseModel):
 
 
 def create_app(settings: UpgradeSettings, keys: Keys, health: Health, controller: Controller) -> FastAPI:
-    app = web.create("Driftline upgrade", _DESCRIPTION, health)
+    app = web.create("Driftline upgrade", _DESCRIPTION, health, settings.http)
     path = "/v1/upgrades/{collection}"
+    changed = answers({}, 404, 409)
 
-    @app.post(path, tags=["upgrades"], dependencies=[web.require(keys, "admin")],
-              openapi_extra={"requestBody": {"required": True, "content": {
-                  "application/json": {"schema": StartBody.model_json_schema()}}}})  # fmt: skip
+    @app.post(
+        path,
+        tags=["upgrades"],
+        dependencies=[web.require(keys, "admin")],
+        status_code=201,
+        openapi_extra=json_body(StartBody),
+        responses=answers({}, 404, 409, *BODY),
+    )
     async def start(collection: str, request: Request) -> Response:
         """Start an upgrade. Refused with the reason when the model cannot be loaded, is the same, or does not fit."""
-        body = validated(StartBody, await web.read_json(request, settings.http.max_body_bytes), "invalid_upgrade")
+        body = validated(StartBody, await web.read_json(request), "invalid_upgrade")
         options = body.model_dump(exclude={"encoder", "queries"}, exclude_none=True)
         state = await run_in_threadpool(controller.start, collection, body.encoder, options, body.queries)
         return web.json_response(describe(state), 201)
 
-    @app.get("/v1/upgrades", tags=["upgrades"], dependencies=[web.require(keys, "search")])
+    @app.get("/v1/upgrades", tags=["upgrades"], dependencies=[web.require(keys, "search")], responses=answers({}))
     def list_upgrades() -> Response:
         """The last upgrade of every collection."""
         return web.json_response({"upgrades": [describe(state) for state in controller.states()]})
 
-    @app.get(path, tags=["upgrades"], dependencies=[web.require(keys, "search")])
+    @app.get(path, tags=["upgrades"], dependencies=[web.require(keys, "search")], responses=answers({}, 404))
     def show(collection: str) -> Response:
         """What is served, how good it is against doing nothing, what it has cost, and how long it takes."""
         return web.json_response(describe(controller.state(collection)))
 
-    @app.get(path + "/report", tags=["upgrades"], dependencies=[web.require(keys, "search")])
+    @app.get(
+        path + "/report",
+        tags=["upgrades"],
+        dependencies=[web.require(keys, "search")],
+        response_class=HTMLResponse,
+        responses=answers({}, 404),
+    )
     def report(collection: str) -> Response:
         """The upgrade as a page, with the curve as a plot."""
         return HTMLResponse(page(describe(controller.state(collection))))
 
-    @app.post(path + "/pause", tags=["upgrades"], dependencies=[web.require(keys, "admin")])
+    @app.post(path + "/pause", tags=["upgrades"], dependencies=[web.require(keys, "admin")], responses=changed)
     def pause(collection: str) -> Response:
         """Stop the backfill where it is. What is served stays as it is."""
         return web.json_response(describe(controller.pause(collection, True)))
 
-    @app.post(path + "/resume", tags=["upgrades"], dependencies=[web.require(keys, "admin")])
+    @app.post(path + "/resume", tags=["upgrades"], dependencies=[web.require(keys, "admin")], responses=changed)
     def resume(collection: str) -> Response:
         return web.json_response(describe(controller.pause(collection, False)))
 
-    @app.post(path + "/rollback", tags=["upgrades"], dependencies=[web.require(keys, "admin")])
+    @app.post(path + "/rollback", tags=["upgrades"], dependencies=[web.require(keys, "admin")], responses=changed)
     def rollback(collection: str) -> Response:
         """Serve the older generation again, at once, and drop the new one."""
         return web.json_response(describe(controller.rollback(collection)))
 
-    @app.post(path + "/finish", tags=["upgrades"], dependencies=[web.require(keys, "admin")])
+    @app.post(path + "/finish", tags=["upgrades"], dependencies=[web.require(keys, "admin")], responses=changed)
     def finish(
         collection: str,
         force: Annotated[bool, Query(description="also when the shadow queries find it worse")] = False,
-    ) -> Response:  # fmt: skip
+    ) -> Response:
         """Drop the older generation. There is no way back afterwards."""
         return web.json_response(describe(controller.finish(collection, force)))
 

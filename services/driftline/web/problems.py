@@ -17,9 +17,23 @@ from driftline.core.errors import (
 from driftline.web.auth import Denied
 
 _TITLES = {
-    400: "Bad request", 401: "Not authenticated", 403: "Not allowed", 404: "Not found", 409: "Conflict",
-    413: "Too large", 422: "Invalid request", 429: "Too many requests", 503: "Unavailable",
-}  # fmt: skip
+    400: "Bad request",
+    401: "Not authenticated",
+    403: "Not allowed",
+    404: "Not found",
+    409: "Conflict",
+    405: "Method not allowed",
+    408: "Too slow",
+    413: "Too large",
+    415: "Unsupported encoding",
+    422: "Invalid request",
+    429: "Too many requests",
+    431: "Headers too large",
+    503: "Unavailable",
+}
+# What was sent may be told back in a problem: a name of 200 kB is not.
+_LONGEST_DETAIL = 1_000
+_LONGEST_FIELD = 200
 
 
 def problem(status: int, code: str, detail: str, field: str = "", retry_after: float = 0) -> dict[str, Any]:
@@ -28,13 +42,17 @@ def problem(status: int, code: str, detail: str, field: str = "", retry_after: f
         "title": _TITLES.get(status, "Error"),
         "status": status,
         "code": code,
-        "detail": detail,
+        "detail": _cut(detail, _LONGEST_DETAIL),
     }
     if field:
-        body["field"] = field
+        body["field"] = _cut(field, _LONGEST_FIELD)
     if retry_after:
         body["retry_after_seconds"] = retry_after
     return body
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[:longest] + "..."
 
 
 def problem_of(error: DriftlineError | Denied) -> dict[str, Any]:

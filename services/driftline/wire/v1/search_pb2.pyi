@@ -73,18 +73,32 @@ class Hit(_message.Message):
     def __init__(self, id: _Optional[str] = ..., score: _Optional[float] = ..., version: _Optional[int] = ..., chunk: _Optional[int] = ..., text: _Optional[str] = ..., fields_json: _Optional[bytes] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
-    __slots__ = ("hits", "next_cursor", "took_ms", "cached", "explain_json")
+    __slots__ = ("hits", "next_cursor", "took_ms", "cached", "explain_json", "problem")
     HITS_FIELD_NUMBER: _ClassVar[int]
     NEXT_CURSOR_FIELD_NUMBER: _ClassVar[int]
     TOOK_MS_FIELD_NUMBER: _ClassVar[int]
     CACHED_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_JSON_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
     hits: _containers.RepeatedCompositeFieldContainer[Hit]
     next_cursor: str
     took_ms: float
     cached: bool
     explain_json: str
-    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., next_cursor: _Optional[str] = ..., took_ms: _Optional[float] = ..., cached: _Optional[bool] = ..., explain_json: _Optional[str] = ...) -> None: ...
+    problem: SearchProblem
+    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., next_cursor: _Optional[str] = ..., took_ms: _Optional[float] = ..., cached: _Optional[bool] = ..., explain_json: _Optional[str] = ..., problem: _Optional[_Union[SearchProblem, _Mapping]] = ...) -> None: ...
+
+class SearchProblem(_message.Message):
+    __slots__ = ("code", "detail", "field", "status")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    detail: str
+    field: str
+    status: int
+    def __init__(self, code: _Optional[str] = ..., detail: _Optional[str] = ..., field: _Optional[str] = ..., status: _Optional[int] = ...) -> None: ...
 
 class BatchSearchRequest(_message.Message):
     __slots__ = ("searches",)

@@ -1,0 +1,112 @@
+"""What all gRPC calls of a service have in common: errors as statuses, and an end for streams that nobody feeds."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+
+from driftline.core import metrics
+from driftline.core.errors import (
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    SpaceMismatch,
+    Unavailable,
+)
+from driftline.web.auth import Denied, Keys, Role
+
+log = logging.getLogger(__name__)
+
+_STATUS: list[tuple[type[Exception], grpc.StatusCode]] = [
+    (NotFound, grpc.StatusCode.NOT_FOUND),
+    (InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
+    (Conflict, grpc.StatusCode.FAILED_PRECONDITION),
+    (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (Unavailable, grpc.StatusCode.UNAVAILABLE),
+]
+
+
+def authorize(keys: Keys, context: grpc.ServicerContext, role: Role) -> None:
+    """Check the call's API key. Raises Denied."""
+    metadata = dict(context.invocation_metadata())
+    keys.check(str(metadata.get("authorization", "")), str(metadata.get("x-api-key", "")), role)
+
+
+def _abort_with(context: grpc.ServicerContext, error: Exception) -> None:
+    """End a call with the status that fits the error. Never returns."""
+    if isinstance(error, Denied):
+        code = grpc.StatusCode.UNAUTHENTICATED if error.status == 401 else grpc.StatusCode.PERMISSION_DENIED
+        context.abort(code, error.detail)
+    if isinstance(error, SpaceMismatch):
+        metrics.SPACE_REFUSALS.inc()
+    code = next((c for kind, c in _STATUS if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+    if code is grpc.StatusCode.INTERNAL:
+        log.error("bug while answering", exc_info=error)
+        context.abort(code, "an unexpected error; it is in the log of the service")
+    context.abort(code, str(error))
+
+
+class Calls(grpc.ServerInterceptor):  # type: ignore[misc]
+    """Lets methods raise what the REST API's raise. A stream of requests ends when none comes for `idle_seconds`."""
+
+    def __init__(self, idle_seconds: float) -> None:
+        self._idle = idle_seconds
+        self._heard: dict[Any, float] = {}
+        threading.Thread(target=self._watch, name="grpc-idle", daemon=True).start()
+
+    def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
+        handler = continuation(details)
+        if handler is None:
+            return None
+        if handler.request_streaming and handler.response_streaming:
+            return handler._replace(stream_stream=self._stream(handler.stream_stream))
+        if not handler.request_streaming and not handler.response_streaming:
+            return handler._replace(unary_unary=_unary(handler.unary_unary))
+        return handler
+
+    def _stream(self, method: Callable[[Any, Any], Iterator[Any]]) -> Callable[[Any, Any], Iterator[Any]]:
+        def answer(requests: Any, context: Any) -> Iterator[Any]:
+            try:
+                yield from method(self._fed(requests, context), context)
+            except grpc.RpcError:  # the client is gone
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, the call ends with a status
+                _abort_with(context, error)
+
+        return answer
+
+    def _fed(self, requests: Any, context: Any) -> Iterator[Any]:
+        try:
+            self._heard[context] = time.monotonic()
+            for request in requests:
+                # What the method does with the request, and how long its answer takes, is no waiting for the client.
+                self._heard.pop(context, None)
+                yield request
+                self._heard[context] = time.monotonic()
+        finally:
+            self._heard.pop(context, None)
+
+    def _watch(self) -> None:
+        """A stream without requests keeps a thread of the pool."""
+        while True:
+            time.sleep(min(1.0, self._idle / 4))
+            now = time.monotonic()
+            for context, since in list(self._heard.items()):
+                if now - since > self._idle:
+                    context.cancel()
+
+
+def _unary(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def answer(request: Any, context: Any) -> Any:
+        try:
+            return method(request, context)
+        except Exception as error:  # noqa: BLE001 - as above
+            return _abort_with(context, error)
+
+    return answer
