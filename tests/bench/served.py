@@ -19,10 +19,10 @@ import orjson
 from driftline.adapters.redis import RedisCache
 from driftline.cli.client import Api
 from driftline.cli.evaluate import read_qrels, read_queries, run_queries
+from driftline.core.keys import document_embedding
 from driftline.core.settings import RedisSettings
 from driftline.drift.quality import captured, paired
 from driftline.local.stack import Options, Stack
-from driftline.retrieval.embeddings import cache_key
 from driftline.retrieval.evaluation import ndcg, recall
 from tests.bench.__main__ import ROOT, commit, say
 from tests.bench.encoders import SRE, Encoders, prepare
@@ -67,7 +67,7 @@ class Change:
         documents = read_collection(name).documents
         for encoder in (old, new):
             space, vectors = encoders.space(encoder), encoders.encode(encoder, documents, query=False)
-            keys = [cache_key(space.fingerprint, space.document_prefix + text) for text in documents]
+            keys = [document_embedding(space.fingerprint, space.document_prefix + text) for text in documents]
             cache.set_many({k: v.tobytes() for k, v in zip(keys, vectors, strict=True)}, 86_400)
         self.collection, self.count = self._load()
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from driftline.cli.client import each_line
-from driftline.core import codec
+from driftline.core import codec, keys
 from driftline.core.errors import Overloaded, Unavailable
 from driftline.core.records import Operation as Op
 from driftline.core.records import Outcome, Outgoing, Position, Receipt
@@ -365,13 +365,13 @@ def test_pages_follow_the_cursor_without_gaps(world: World) -> None:
 
 def test_a_result_is_cached_until_the_collection_changes(world: World) -> None:
     world.store_text("a", "red shoes")
-    world.cache.increment("epoch:things")
+    world.cache.increment(keys.epoch(world.collection.uid))
     url, body = "/v1/collections/things/search", {"text": "red shoes"}
     assert world.query.post(url, json=body).json()["cached"] is False
     until(lambda: any(key.startswith("r:") for key in world.cache.items), 5)
     assert world.query.post(url, json=body).json()["cached"] is True
     world.store_text("b", "red shoes too")
-    world.cache.increment("epoch:things")
+    world.cache.increment(keys.epoch(world.collection.uid))
     fresh = world.query.post(url, json=body).json()
     assert (fresh["cached"], len(fresh["hits"])) == (False, 2)
 
@@ -379,7 +379,7 @@ def test_a_result_is_cached_until_the_collection_changes(world: World) -> None:
 def test_a_receipt_alone_outdates_a_cached_result(world: World) -> None:
     """As when Redis lost the count of writes."""
     world.store_text("a", "red shoes")
-    world.cache.increment("epoch:things")
+    world.cache.increment(keys.epoch(world.collection.uid))
     url, body = "/v1/collections/things/search", {"text": "red shoes"}
     world.query.post(url, json=body)
     world.store_text("b", "red shoes too")

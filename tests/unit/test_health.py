@@ -18,7 +18,7 @@ def server() -> Iterator[HealthServer]:
     health.not_ready("kafka", "no broker")
     made = serve("127.0.0.1", 0, health, lambda: True)
     yield made
-    made.shutdown()
+    made.close()
 
 
 def get(server: HealthServer, path: str) -> httpx.Response:

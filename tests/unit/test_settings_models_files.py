@@ -5,9 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from driftline.adapters.kafka import KafkaPublisher
+from driftline.adapters.milvus import MilvusStore
+from driftline.adapters.redis import RedisCache
+from driftline.cli.connect import Connections
 from driftline.cli.files import FileError, read
 from driftline.cli.reference import PAGES
-from driftline.core.settings import AuthSettings, load
+from driftline.core import service
+from driftline.core.errors import ConfigError
+from driftline.core.settings import AuthSettings, KafkaSettings, MilvusSettings, RedisSettings, load
 from driftline.encode.settings import EncodeSettings
 from driftline.ingest.settings import IngestSettings
 from driftline.local import models
@@ -38,26 +44,92 @@ def test_a_wrong_setting_ends_the_start_with_one_clear_line(
     variable: str, value: str, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(variable, value)
-    with pytest.raises(SystemExit) as caught:
-        load(EncodeSettings)
+    assert service.main("encode", EncodeSettings, lambda _: 0) == 78
     printed = capsys.readouterr().err
-    assert caught.value.code == 78
     assert expected in printed
     assert len(printed.splitlines()) == 1
 
 
-def test_authentication_is_on_unless_switched_off(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
+def test_authentication_is_on_unless_switched_off() -> None:
+    with pytest.raises(ConfigError, match="keys_file is required"):
         load(IngestSettings)
-    assert "keys_file is required" in capsys.readouterr().err
 
 
-def test_a_wrong_keys_file_names_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIFTLINE_KAFKA__PARTITIONS", "0")
+    monkeypatch.setenv("DRIFTLINE_RUNNER__MAX_IN_FLIGHT", "0")
+    with pytest.raises(ConfigError, match=r"KAFKA__PARTITIONS.*RUNNER__MAX_IN_FLIGHT"):
+        load(EncodeSettings)
+
+
+@pytest.mark.parametrize(
+    "content, expected",
+    [
+        ("# ok\nreader search short\n", "line 2"),
+        ("reader owner 0123456789abcdef\n", "line 1"),
+        ("# nobody\n", "holds no key"),
+        (None, "No such file"),
+    ],
+)
+def test_a_wrong_keys_file_is_told_without_a_key(content: str | None, expected: str, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
-    keys.write_text("# ok\nreader search short\n")
-    with pytest.raises(SystemExit):
+    if content is not None:
+        keys.write_text(content)
+    with pytest.raises(ConfigError, match=expected) as caught:
         Keys(AuthSettings(mode="api_key", keys_file=keys))
-    assert "line 2" in capsys.readouterr().err
+    assert "0123456789abcdef" not in str(caught.value)
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    "variable, value",
+    [
+        ("DRIFTLINE_REDIS__URL", f"redis://:{SECRET}@cache:6379/0"),
+        ("DRIFTLINE_REDIS__URL", f"redis://cache:6379/0?password={SECRET}"),
+        ("DRIFTLINE_MILVUS__URI", f"http://root:{SECRET}@milvus:19530"),
+        ("DRIFTLINE_TELEMETRY__OTLP_ENDPOINT", f"http://user:{SECRET}@collector:4318"),
+        ("DRIFTLINE_KAFKA__SASL_PASSWORD", SECRET),
+    ],
+)
+def test_a_password_in_a_setting_is_refused_and_not_repeated(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError) as caught:
+        load(Connections)
+    assert SECRET not in str(caught.value)
+    assert variable.split("__")[0] in str(caught.value)
+
+
+def test_sasl_without_a_password_is_a_wrong_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIFTLINE_KAFKA__SECURITY_PROTOCOL", "SASL_SSL")
+    with pytest.raises(ConfigError, match="sasl_password_file is required with SASL_SSL"):
+        load(EncodeSettings)
+
+
+@pytest.mark.parametrize("content, expected", [(b"", "empty"), (b"\n", "empty"), (b"\xff", "UTF-8"), (None, "No such")])
+def test_a_secret_file_that_cannot_be_read_is_named(content: bytes | None, expected: str, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError, match=f"milvus.token_file {file}: .*{expected}"):
+        MilvusStore(MilvusSettings(token_file=file))
+
+
+def test_the_authorities_to_trust_are_read_at_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    with pytest.raises(ConfigError, match=r"kafka\.ssl_cafile .*No such file"):
+        KafkaPublisher(KafkaSettings(security_protocol="SSL", ssl_cafile=file))
+    file.write_text("no certificate")
+    with pytest.raises(ConfigError, match=r"kafka\.ssl_cafile"):
+        KafkaPublisher(KafkaSettings(security_protocol="SSL", ssl_cafile=file))
+
+
+def test_a_redis_url_that_is_none_is_a_wrong_setting() -> None:
+    with pytest.raises(ConfigError, match=r"redis\.url"):
+        RedisCache(RedisSettings(url="cache:6379"))
 
 
 @pytest.mark.parametrize("name", sorted(PAGES))

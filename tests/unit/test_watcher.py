@@ -13,7 +13,7 @@ from driftline.core.errors import Unavailable
 from driftline.core.records import Leg
 from driftline.upgrade.quality import Judge
 from driftline.upgrade.state import Estimate
-from driftline.upgrade.watcher import in_a_thread
+from driftline.upgrade.watcher import InBackground
 from tests.unit.upgrading import World, start
 
 
@@ -41,7 +41,7 @@ def test_a_paused_upgrade_is_still_watched_and_falls_back(
 
 
 def test_a_look_that_takes_long_does_not_hold_up_the_backfill(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.controller = world.a_controller(in_a_thread)
+    world.controller = world.a_controller(InBackground())
     start(world)
     world.run_until("backfilling")
     begun, go_on = threading.Event(), threading.Event()
@@ -71,7 +71,7 @@ def test_a_look_that_takes_long_does_not_hold_up_the_backfill(world: World, monk
 
 
 def test_a_look_that_fails_is_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.controller = world.a_controller(in_a_thread)
+    world.controller = world.a_controller(InBackground())
     start(world)
     world.run_until("backfilling")
     world.controller.pause("things", True)

@@ -21,7 +21,7 @@ from driftline.upgrade.controller import Controller
 from driftline.upgrade.monitor import recent_documents
 from driftline.upgrade.settings import UpgradeSection
 from driftline.upgrade.state import UpgradeState
-from driftline.upgrade.watcher import Beside, Seen, Watcher, in_a_thread
+from driftline.upgrade.watcher import Beside, InBackground, Seen, Watcher
 from tests.build import BASE, Encoders, a_change, a_collection, a_follower, publish_change
 from tests.unit.test_pipeline import Pipeline
 
@@ -30,7 +30,7 @@ TITLES = [f"{a} {b} {c} item" for a in WORDS[:4] for b in WORDS[6:12] for c in W
 
 
 def at_once(work: Callable[[], Seen]) -> Future[Seen]:
-    future = in_a_thread(work)
+    future = InBackground()(work)
     wait([future])
     return future
 

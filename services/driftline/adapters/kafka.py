@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from kafka.errors import (
 )
 from kafka.structs import OffsetAndMetadata
 
-from driftline.core.errors import Fenced, Unavailable
+from driftline.core.errors import ConfigError, Fenced, Unavailable
 from driftline.core.records import Incoming, Outgoing
 from driftline.core.settings import KafkaSettings, read_secret
 
@@ -44,7 +45,10 @@ class RebalanceListener(Protocol):
 
 
 def client_config(settings: KafkaSettings) -> dict[str, Any]:
-    """Connection settings that every kafka-python client takes."""
+    """Connection settings that every kafka-python client takes. Raises ConfigError.
+
+    Read in constructors, so that a wrong secret ends the start and not the thread that connects first.
+    """
     config: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers.split(","),
         "security_protocol": settings.security_protocol,
@@ -52,8 +56,12 @@ def client_config(settings: KafkaSettings) -> dict[str, Any]:
     }
     if settings.ssl_cafile is not None:
         config["ssl_cafile"] = str(settings.ssl_cafile)
+        try:
+            ssl.create_default_context(cafile=settings.ssl_cafile)
+        except OSError as error:
+            raise ConfigError(f"kafka.ssl_cafile {settings.ssl_cafile}: {error.strerror or error}") from error
     if settings.security_protocol.startswith("SASL"):
-        password = read_secret(settings.sasl_password_file)
+        password = read_secret(settings.sasl_password_file, "kafka.sasl_password_file")
         config |= {
             "sasl_mechanism": settings.sasl_mechanism,
             "sasl_plain_username": settings.sasl_username,
@@ -82,7 +90,9 @@ class KafkaPublisher:
     """An idempotent producer with acks=all. Thread-safe; a failed one is replaced."""
 
     def __init__(self, settings: KafkaSettings) -> None:
+        """Raises ConfigError; connects with the first record."""
         self._settings = settings
+        self._config = client_config(settings)
         self._lock = threading.Lock()
         self._producer: Any = None
 
@@ -90,7 +100,7 @@ class KafkaPublisher:
         with self._lock:
             if self._producer is None:
                 self._producer = KafkaProducer(
-                    **client_config(self._settings),
+                    **self._config,
                     acks="all",
                     enable_idempotence=True,
                     # Not flushed either: a flush waits for everybody's records, of partitions that have no leader too.
@@ -280,7 +290,8 @@ class KafkaLogReader:
     """Reads topics from chosen offsets, outside any group."""
 
     def __init__(self, settings: KafkaSettings, fetch_wait_ms: int | None = None) -> None:
-        self._settings = settings
+        """Raises ConfigError; connects with the first call."""
+        self._config = client_config(settings)
         self._fetch_wait_ms = fetch_wait_ms or settings.fetch_wait_ms
         self._prefix = settings.topic_prefix
         self._consumer: Any = None
@@ -288,7 +299,7 @@ class KafkaLogReader:
     def _current(self) -> Any:
         if self._consumer is None:
             self._consumer = KafkaConsumer(
-                **client_config(self._settings),
+                **self._config,
                 group_id=None,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",

@@ -70,10 +70,12 @@ class MilvusStore:
     behind its lock."""
 
     def __init__(self, settings: MilvusSettings) -> None:
+        """Raises ConfigError; contacts nobody."""
         self._settings = settings
         self._schemas = Schemas(settings)
         self._limit = {"timeout": settings.timeout_seconds}
         self._tombstones = f"{settings.prefix}tombstones"
+        self._token = read_secret(settings.token_file, "milvus.token_file")
         self._lock = threading.Lock()
         self._connected: Any = None
         self._ensured: set[str] = set()
@@ -83,10 +85,9 @@ class MilvusStore:
     def _client(self) -> Any:
         with self._lock:
             if self._connected is None:
-                token = read_secret(self._settings.token_file)
                 self._connected = MilvusClient(
                     uri=self._settings.uri,
-                    token=token.get_secret_value() if token else "",
+                    token=self._token.get_secret_value() if self._token else "",
                     db_name=self._settings.database,
                     timeout=min(10.0, self._settings.timeout_seconds),
                 )

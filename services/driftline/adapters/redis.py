@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import redis
 
 from driftline.core import metrics
+from driftline.core.errors import ConfigError
 from driftline.core.settings import RedisSettings, read_secret
 
 log = logging.getLogger(__name__)
@@ -18,18 +19,22 @@ _T = TypeVar("_T")
 
 class RedisCache:
     def __init__(self, settings: RedisSettings) -> None:
+        """Raises ConfigError; contacts nobody."""
         self._retry_seconds = settings.retry_seconds
         self._down_until = 0.0
         self._client: Any = None
         if settings.url:
-            password = read_secret(settings.password_file)
-            self._client = redis.Redis.from_url(
-                settings.url,
-                password=password.get_secret_value() if password else None,
-                socket_timeout=settings.timeout_seconds,
-                socket_connect_timeout=settings.timeout_seconds,
-                retry=None,
-            )
+            password = read_secret(settings.password_file, "redis.password_file")
+            try:
+                self._client = redis.Redis.from_url(
+                    settings.url,
+                    password=password.get_secret_value() if password else None,
+                    socket_timeout=settings.timeout_seconds,
+                    socket_connect_timeout=settings.timeout_seconds,
+                    retry=None,
+                )
+            except ValueError as error:
+                raise ConfigError(f"redis.url: {error}") from error
 
     def _try(self, call: Callable[[Any], _T], otherwise: _T) -> _T:
         if self._client is None or time.monotonic() < self._down_until:

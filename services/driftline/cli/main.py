@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 import typer
+from rich.markup import escape
 
 from driftline import __version__
 from driftline.cli import (
@@ -19,6 +22,8 @@ from driftline.cli import (
     upgrade,
     verify,
 )
+from driftline.cli.output import fail
+from driftline.core.errors import ConfigError
 
 app = typer.Typer(
     name="driftline",
@@ -49,4 +54,7 @@ def version() -> None:
 
 
 def main() -> None:
-    app()
+    try:
+        app()
+    except ConfigError as error:
+        fail(escape(str(error)), os.EX_CONFIG)

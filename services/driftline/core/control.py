@@ -15,6 +15,7 @@ from driftline.core.errors import InvalidRecord, InvalidRequest, NotFound, Partl
 from driftline.core.ports import LogReader, Publisher
 from driftline.core.records import CompensationPart, Generation, LogIncarnation, Outgoing, Space, UpgradeRecord
 from driftline.core.topics import CONTROL
+from driftline.core.worker import Worker
 
 log = logging.getLogger(__name__)
 # A compensation of 768 x 768 has 2.4 MB; a record must fit the 1 MB that a broker takes by default.
@@ -179,9 +180,8 @@ class ControlFollower:
         self._reader = reader
         self._view = view
         self._position = 0
-        self._stop = threading.Event()
         self._caught_up = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+        self._worker = Worker("control", self._follow)
 
     @property
     def position(self) -> int:
@@ -189,8 +189,11 @@ class ControlFollower:
         return self._position
 
     def start(self, timeout_seconds: float = 60.0) -> None:
-        """Start following and return when everything written so far was seen. Raises Unavailable."""
-        self._thread.start()
+        """Start following and return when everything written so far was seen.
+
+        Raises Unavailable when that takes longer; following goes on, and this may be called once more.
+        """
+        self._worker.start()
         if not self._caught_up.wait(timeout_seconds):
             raise Unavailable("kafka", f"the control topic could not be read within {timeout_seconds:.0f} s")
 
@@ -200,26 +203,17 @@ class ControlFollower:
         while self._position <= offset:
             if time.monotonic() > deadline:
                 raise Unavailable("kafka", "the control topic is read with a delay")
-            self._stop.wait(0.01)
+            self._worker.rest(0.01)
 
     def close(self) -> None:
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(10)
-        self._reader.close()
+        if self._worker.close():
+            self._reader.close()
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                end = self._reader.ends(CONTROL.name).get(0, 0)
-                self._reader.seek({(CONTROL.name, 0): self._position})
-                self._follow(end)
-            except Unavailable as error:
-                log.warning("control topic cannot be read", extra={"error": str(error)})
-                self._stop.wait(1.0)
-
-    def _follow(self, end: int) -> None:
-        while not self._stop.is_set():
+    def _follow(self) -> None:
+        """Read from where it left off until it is closed. Raises Unavailable, and is called again after it."""
+        end = self._reader.ends(CONTROL.name).get(0, 0)
+        self._reader.seek({(CONTROL.name, 0): self._position})
+        while not self._worker.stopping:
             # Records end a poll at once; only a start and a confirmation wait for an empty one.
             records = self._reader.poll(500, 0.2 if self._view.asks() or not self._caught_up.is_set() else 1.0)
             for record in records:

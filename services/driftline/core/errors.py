@@ -6,6 +6,7 @@ DriftlineError
 │   └── RecordTooLarge     a record that the log can never take; `index` says which of those published
 ├── InvalidRequest         the caller's request is wrong: a 4xx problem that names the field
 │   └── NotFound
+├── Denied                 the caller may not do this: 401 without a known API key, 403 with one of a lesser role
 ├── Conflict               the request contradicts what is stored: 409
 ├── Overloaded             at the bound: 429, come back in `retry_after_seconds`
 ├── Unavailable            a dependency cannot be reached: pause, keep everything, try again
@@ -69,6 +70,15 @@ class NotFound(InvalidRequest):
     """The named collection or document does not exist."""
 
     status = 404
+
+
+class Denied(DriftlineError):
+    """The caller may not do this. `status` is 401 without a known API key, 403 with one of a lesser role."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
 
 
 class Conflict(DriftlineError):

@@ -16,6 +16,8 @@ import orjson
 from prometheus_client import generate_latest
 
 from driftline.core import metrics
+from driftline.core.errors import ConfigError
+from driftline.core.worker import Worker
 
 
 @dataclass
@@ -52,7 +54,7 @@ def metrics_text() -> bytes:
 
 
 def serve(host: str, port: int, health: Health, alive: Callable[[], bool]) -> HealthServer:
-    """Answer health and metrics requests on a daemon thread; port 0 takes a free one."""
+    """Answer health and metrics requests in the background; port 0 takes a free one. Raises ConfigError."""
     return HealthServer(host, port, health, alive)
 
 
@@ -71,15 +73,20 @@ class HealthServer:
         self._open: dict[asyncio.StreamWriter, None] = {}
         self._loop = asyncio.new_event_loop()
         starting = asyncio.start_server(self._answer, host, port, limit=8_192)
-        self._server = self._loop.run_until_complete(starting)
+        try:
+            self._server = self._loop.run_until_complete(starting)
+        except OSError as error:
+            raise ConfigError(f"telemetry.metrics_port {port} on {host}: {error.strerror}") from error
         self.port: int = self._server.sockets[0].getsockname()[1]
-        self._thread = threading.Thread(target=self._loop.run_forever, name="health", daemon=True)
-        self._thread.start()
+        self._worker = Worker("health", self._loop.run_forever, interrupt=self._end)
+        self._worker.start()
 
-    def shutdown(self) -> None:
+    def close(self, timeout_seconds: float = 5.0) -> None:
+        self._worker.close(timeout_seconds)
+
+    def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._server.close)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open[writer] = None

@@ -12,6 +12,7 @@ from driftline.core.errors import InvalidRecord, Unavailable
 from driftline.core.ports import LogReader
 from driftline.core.records import Position, Receipt
 from driftline.core.topics import RECEIPTS
+from driftline.core.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +33,27 @@ class ReceiptTail:
         self._first: dict[tuple[str, int], int] = {}
         self._epochs: dict[str, dict[int, int]] = {}
         self._changed = threading.Condition()
-        self._stop = threading.Event()
         self._started = threading.Event()
         self._positions: dict[tuple[str, int], int] = {}
-        self._thread = threading.Thread(target=self._run, name="receipts", daemon=True)
+        self._partitions: frozenset[int] = frozenset()
+        self._worker = Worker("receipts", self._follow)
 
     def start(self, timeout_seconds: float = 60.0) -> None:
-        """Return when the tail stands at the end. Raises Unavailable."""
-        self._thread.start()
+        """Start following and return when the tail stands at the end.
+
+        Raises Unavailable when that takes longer; following goes on, and this may be called once more.
+        """
+        self._worker.start()
         if not self._started.wait(timeout_seconds):
             raise Unavailable("kafka", f"the receipts could not be read within {timeout_seconds:.0f} s")
+
+    def check(self, position: Position) -> None:
+        """Raises ValueError for a position that no event can have: `changes` has no such partition.
+
+        `receipts` has as many partitions as `changes`, for an event's receipt is written to that of the event.
+        """
+        if position.partition not in self._partitions:
+            raise ValueError(f"there is no partition {position.partition}")
 
     def wait(self, position: Position, timeout_seconds: float) -> Receipt | None:
         """The event's receipt, or None when there is none in time."""
@@ -62,10 +74,6 @@ class ReceiptTail:
         with self._changed:
             return self._changed.wait_for(indexed, timeout_seconds)
 
-    def follows(self, partition: int) -> bool:
-        """Whether `changes` has this partition; True as well while that is not known yet."""
-        return not self._positions or (RECEIPTS.name, partition) in self._positions
-
     def epoch(self, collection: str) -> str:
         """Changes with every receipt of the collection that this process has seen, and never comes back."""
         with self._changed:
@@ -73,28 +81,20 @@ class ReceiptTail:
         return ",".join(f"{partition}:{offset}" for partition, offset in seen)
 
     def close(self) -> None:
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(10)
-        self._reader.close()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                if not self._positions:
-                    # One record back: it holds the last receipts, and so says how far indexing has come.
-                    ends = self._reader.ends(RECEIPTS.name)
-                    self._positions = {(RECEIPTS.name, p): max(0, end - 1) for p, end in ends.items()}
-                    self._first = {(RECEIPTS.name, p): end for p, end in ends.items()}
-                self._reader.seek(self._positions)
-                self._follow()
-            except Unavailable as error:
-                log.warning("receipts cannot be read", extra={"error": str(error)})
-                self._stop.wait(1.0)
+        if self._worker.close():
+            self._reader.close()
 
     def _follow(self) -> None:
+        """Read from where it left off until it is closed. Raises Unavailable, and is called again after it."""
+        if not self._positions:
+            # One record back: it holds the last receipts, and so says how far indexing has come.
+            ends = self._reader.ends(RECEIPTS.name)
+            self._positions = {(RECEIPTS.name, p): max(0, end - 1) for p, end in ends.items()}
+            self._first = {(RECEIPTS.name, p): end for p, end in ends.items()}
+            self._partitions = frozenset(ends)
+        self._reader.seek(self._positions)
         begun = time.monotonic()
-        while not self._stop.is_set():
+        while not self._worker.stopping:
             records = self._reader.poll(500, 0.1 if not self._started.is_set() else 0.5)
             for record in records:
                 self._positions[(record.topic, record.partition)] = record.offset + 1

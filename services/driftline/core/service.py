@@ -1,4 +1,4 @@
-"""How every service starts and stops: signals, exit codes, the health server, the loop."""
+"""How every service begins, runs and ends: settings, signals, exit codes, the health server, the loop."""
 
 from __future__ import annotations
 
@@ -6,23 +6,94 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from driftline import __version__
 from driftline.core import logs, metrics, tracing
-from driftline.core.errors import Unavailable
+from driftline.core.errors import ConfigError, Unavailable
 from driftline.core.health import Health, serve
 from driftline.core.runner import Runner
-from driftline.core.settings import ServiceSettings
+from driftline.core.settings import ServiceSettings, load
 from driftline.core.tracing import Tracer
+from driftline.core.worker import Worker, on_bug
 
 log = logging.getLogger(__name__)
 
+# How long a process in which a thread failed may take to drain. What it has not done by then is done again elsewhere.
+_GRACE_SECONDS = 60.0
 
-def begin(service: str, settings: ServiceSettings, tracer: Callable[[str, str], Tracer] | None = None) -> None:
+_S = TypeVar("_S", bound=ServiceSettings)
+_T = TypeVar("_T")
+
+
+class _ToldToStop(BaseException):
+    """SIGTERM or SIGINT before the service serves. Nothing is under way yet, so the start is simply left."""
+
+
+class _Failure:
+    """What a worker's bug does to its process: it ends as on SIGTERM, only with another exit code."""
+
+    def __init__(self, grace_seconds: float) -> None:
+        self.happened = False
+        self._grace = grace_seconds
+        self._lock = threading.Lock()
+
+    def __call__(self, worker: str, error: BaseException) -> None:
+        log.critical("stopping: a bug", extra={"worker": worker}, exc_info=error)
+        with self._lock:
+            first, self.happened = not self.happened, True
+        if first:
+            os.kill(os.getpid(), signal.SIGTERM)
+            # This thread has nothing else to do. If the process ends in time, it ends with it.
+            time.sleep(self._grace)
+            log.critical("could not stop in time", extra={"after_seconds": self._grace})
+            os._exit(1)
+
+
+def main(
+    service: str,
+    kind: type[_S],
+    run: Callable[[_S], int],
+    tracer: Callable[[str, str], Tracer] | None = None,
+    grace_seconds: float = _GRACE_SECONDS,
+) -> int:
+    """A service's whole life: read the settings, `run` it, and return the process's exit code.
+
+    That is what `run` returned; 1 after a bug, here or in a worker; 78 when what the operator gave is wrong, with one
+    line on standard error that says what. No other place ends the process.
+    """
+    failure = _Failure(grace_seconds)
+    before = on_bug(failure), signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    on_signals(_leave)
+    try:
+        settings = load(kind)
+        _begin(service, settings, tracer)
+        code = run(settings)
+    except ConfigError as error:
+        print(f"driftline: {error}", file=sys.stderr)
+        return os.EX_CONFIG
+    except _ToldToStop:
+        code = 0
+    except Exception:
+        log.exception("stopping: a bug", extra={"service": service})
+        return 1
+    finally:
+        on_bug(before[0])
+        signal.signal(signal.SIGTERM, before[1])
+        signal.signal(signal.SIGINT, before[2])
+    return 1 if failure.happened else code
+
+
+def _leave() -> None:
+    raise _ToldToStop
+
+
+def _begin(service: str, settings: ServiceSettings, tracer: Callable[[str, str], Tracer] | None) -> None:
     """Logs, build info, and the effective settings in the log. `tracer` is called where spans are to be exported."""
     _spare_the_collector()
     logs.configure(service, settings.telemetry.log_level)
@@ -40,18 +111,19 @@ def _spare_the_collector() -> None:
     gc.set_threshold(20_000, 50, 20)
 
 
-def patiently(call: Callable[[], Any], what: str, stop: threading.Event, every_seconds: float = 1.0) -> Any:
-    """Call until it no longer raises Unavailable: a service may start before its dependencies."""
-    while not stop.is_set():
+def patiently(call: Callable[[], _T], what: str, every_seconds: float = 1.0) -> _T:
+    """Call until it no longer raises Unavailable: a service may start before its dependencies. SIGTERM ends it."""
+    while True:
         try:
             return call()
         except Unavailable as error:
             log.warning("waiting", extra={"for": what, "error": str(error)})
-            stop.wait(every_seconds)
-    raise SystemExit(0)
+            time.sleep(every_seconds)
 
 
 def on_signals(handle: Callable[[], None]) -> None:
+    """Call `handle` on SIGTERM and SIGINT, on the main thread."""
+
     def handler(number: int, frame: FrameType | None) -> None:
         del number, frame
         handle()
@@ -67,22 +139,17 @@ class Loop(Protocol):
     def stop(self) -> None: ...
 
 
-def run_beside(name: str, loop: Loop) -> Callable[[], None]:
-    """Run a second loop on a thread; a bug there ends the whole service. Returns what stops it and waits for that."""
+def run_beside(name: str, loop: Loop, drain_seconds: float) -> Callable[[], bool]:
+    """Run a second loop in the background.
 
-    def run() -> None:
-        try:
-            loop.run()
-        except Exception:
-            log.exception("stopping: a bug", extra={"loop": name})
-            os.kill(os.getpid(), signal.SIGTERM)
+    Returns what stops it, and says whether it ended in its time to drain: what has not is left to the process's end,
+    with all that it uses.
+    """
+    worker = Worker(name, loop.run, interrupt=loop.stop)
+    worker.start()
 
-    thread = threading.Thread(target=run, name=name)
-    thread.start()
-
-    def stop() -> None:
-        loop.stop()
-        thread.join()
+    def stop() -> bool:
+        return worker.close(drain_seconds + 5.0)
 
     return stop
 
@@ -99,4 +166,4 @@ def run_stage(service: str, host: str, port: int, health: Health, runner: Runner
         log.exception("stopping: offsets of what was in flight are not committed", extra={"service": service})
         return 1
     finally:
-        server.shutdown()
+        server.close(5.0)

@@ -7,11 +7,12 @@ Every setting is an environment variable `DRIFTLINE_<SECTION>__<FIELD>`, or a ke
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from driftline.core import yamls
@@ -23,6 +24,16 @@ _S = TypeVar("_S", bound="ServiceSettings")
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _refuse_password(setting: str, url: str, instead: str) -> None:
+    """Settings are logged at the start and printed by `driftline settings`: no secret may stand in one.
+
+    Call it from a validator of the whole section: the message of a field's own would repeat the field's value.
+    """
+    parts = urlsplit(url)
+    if parts.password is not None or "password" in parse_qs(parts.query):
+        raise ValueError(f"{setting} holds a password, and settings are logged: {instead}")
 
 
 class KafkaSettings(Section):
@@ -54,6 +65,12 @@ class KafkaSettings(Section):
             raise ValueError("heartbeat_interval_ms must be at most a third of session_timeout_ms")
         return self
 
+    @model_validator(mode="after")
+    def _password_given(self) -> KafkaSettings:
+        if self.security_protocol.startswith("SASL") and self.sasl_password_file is None:
+            raise ValueError(f"kafka.sasl_password_file is required with {self.security_protocol}")
+        return self
+
 
 class TritonSettings(Section):
     """The inference server."""
@@ -76,14 +93,24 @@ class MilvusSettings(Section):
     hnsw_ef_construction: int = Field(200, ge=8, le=2_000)
     hnsw_ef: int = Field(128, ge=8, le=32_768, description="search breadth; raised to the limit of a larger search")
 
+    @model_validator(mode="after")
+    def _no_password(self) -> MilvusSettings:
+        _refuse_password("milvus.uri", self.uri, "put user:password in the file of milvus.token_file")
+        return self
+
 
 class RedisSettings(Section):
     """The cache. Optional: nothing fails without it."""
 
-    url: str = Field("", description="redis://host:port/db; empty switches caching off")
-    password_file: Path | None = None
+    url: str = Field("", description="redis://host:port/db, without a password; empty switches caching off")
+    password_file: Path | None = Field(None, description="file that holds the password")
     timeout_seconds: float = Field(0.1, gt=0, le=5)
     retry_seconds: float = Field(2.0, gt=0, le=60, description="pause after a failure before it is asked again")
+
+    @model_validator(mode="after")
+    def _no_password(self) -> RedisSettings:
+        _refuse_password("redis.url", self.url, "put it in the file of redis.password_file")
+        return self
 
 
 class RunnerSettings(Section):
@@ -159,6 +186,11 @@ class TelemetrySettings(Section):
     metrics_host: str = Field("127.0.0.1", description="where health and metrics listen")
     metrics_port: int = Field(0, ge=0, le=65_535, description="health and metrics of services without an API")
 
+    @model_validator(mode="after")
+    def _no_password(self) -> TelemetrySettings:
+        _refuse_password("telemetry.otlp_endpoint", self.otlp_endpoint, "let a collector beside the service add it")
+        return self
+
 
 class ServiceSettings(BaseSettings):
     """What every service has."""
@@ -203,25 +235,38 @@ class _YamlSource(PydanticBaseSettingsSource):
 
 
 def load(kind: type[_S]) -> _S:
-    """Read the settings, or end the process with one clear line per wrong one (exit 78, EX_CONFIG)."""
+    """Read the settings. Raises ConfigError, which names every wrong one, what it must be and what was given."""
     try:
         return kind()
     except ValidationError as error:
-        for problem in error.errors():
-            path = "__".join(str(part).upper() for part in problem["loc"])
-            given = "" if isinstance(problem["input"], dict) else f" (given: {problem['input']!r})"
-            print(f"driftline: setting DRIFTLINE_{path}: {problem['msg']}{given}", file=sys.stderr)
+        raise ConfigError("; ".join(_problem(problem) for problem in error.errors())) from error
     except (OSError, ValueError, ConfigError) as error:
-        print(f"driftline: settings: {error}", file=sys.stderr)
-    raise SystemExit(78)
+        raise ConfigError(" ".join(f"settings: {error}".split())) from error
 
 
-def read_secret(path: Path | None) -> SecretStr | None:
-    """The content of a secret file, stripped. Ends the start with one clear line if it cannot be read."""
+def _problem(problem: ErrorDetails) -> str:
+    path = "__".join(str(part).upper() for part in problem["loc"])
+    # What is wrong between the fields of a section has all of them as its input; and what is given under a name that is
+    # no setting's may be the password itself, instead of the file that holds it.
+    silent = isinstance(problem["input"], BaseModel | dict) or problem["type"] == "extra_forbidden"
+    given = "" if silent else f" (given: {problem['input']!r})"
+    return f"setting DRIFTLINE_{path}: {problem['msg']}{given}"
+
+
+def read_secret(path: Path | None, setting: str) -> SecretStr | None:
+    """The content of a secret file, stripped; None without a file. `setting` is the one that names it.
+
+    Adapters call it in their constructors, which is in `main`: a secret that cannot be read must stop the start, not
+    some thread hours later. Raises ConfigError.
+    """
     if path is None:
         return None
     try:
-        return SecretStr(path.read_text(encoding="utf-8").strip())
+        secret = path.read_text(encoding="utf-8").strip()
     except OSError as error:
-        print(f"driftline: secret file {path}: {error.strerror}", file=sys.stderr)
-        raise SystemExit(78) from error
+        raise ConfigError(f"{setting} {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{setting} {path}: byte {error.start} is not UTF-8") from error
+    if not secret:
+        raise ConfigError(f"{setting} {path}: the file is empty")
+    return SecretStr(secret)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 from driftline.adapters.kafka import KafkaLogReader, KafkaPublisher, KafkaSubscriber
 from driftline.adapters.redis import RedisCache
 from driftline.adapters.tracer import otel_tracer
@@ -13,7 +11,7 @@ from driftline.core.control import ControlFollower, ControlView
 from driftline.core.health import Health
 from driftline.core.records import Priority
 from driftline.core.runner import Runner
-from driftline.core.settings import RunnerSettings, load
+from driftline.core.settings import RunnerSettings
 from driftline.core.stage import Decode, Stage
 from driftline.core.topics import BACKFILL, CHANGES, DEFERRED, Topic
 from driftline.encode.lane import DeferredStage, YieldingStage, decode_deferred
@@ -23,15 +21,18 @@ from driftline.encode.stage import Change, EncodeStage, decode
 
 
 def main() -> int:
-    settings = load(EncodeSettings)
-    service.begin("encode", settings, otel_tracer)
+    return service.main("encode", EncodeSettings, run, otel_tracer)
+
+
+def run(settings: EncodeSettings) -> int:
     health = Health()
     health.not_ready("assignment", "no partitions assigned yet")
     view = ControlView()
     follower = ControlFollower(KafkaLogReader(settings.kafka, fetch_wait_ms=500), view)
-    service.patiently(follower.start, "kafka", threading.Event())
     cache = RedisCache(settings.redis)
     publisher = KafkaPublisher(settings.kafka)
+    # Every secret has been read by now: from here on servers are contacted.
+    service.patiently(follower.start, "kafka")
 
     def runner_of(
         topic: Topic,
@@ -41,7 +42,7 @@ def main() -> int:
         runner_settings: RunnerSettings,
         health: Health,
     ) -> tuple[Runner[Change], KafkaSubscriber]:
-        subscriber = KafkaSubscriber(settings.kafka, group, [topic.name])
+        subscriber = service.patiently(lambda: KafkaSubscriber(settings.kafka, group, [topic.name]), "kafka")
         runner: Runner[Change] = Runner(
             service="encode",
             subscriber=subscriber,
@@ -88,13 +89,13 @@ def main() -> int:
         settings.backfill,
         health,
     )
-    stop_deferred = service.run_beside("deferred", deferred)
-    stop_backfill = service.run_beside("backfill", backfill)
+    stop_deferred = service.run_beside("deferred", deferred, settings.deferred.drain_seconds)
+    stop_backfill = service.run_beside("backfill", backfill, settings.backfill.drain_seconds)
     code = service.run_stage("encode", settings.telemetry.metrics_host, settings.telemetry.metrics_port, health, runner)
-    stop_backfill()
-    stop_deferred()
-    for member in (backfill_subscriber, deferred_subscriber, subscriber):
-        member.close()
+    for stop, member in ((stop_backfill, backfill_subscriber), (stop_deferred, deferred_subscriber)):
+        if stop():
+            member.close()
+    subscriber.close()
     publisher.close()
     follower.close()
     return code

@@ -9,11 +9,12 @@ import numpy as np
 
 from driftline.core import metrics
 from driftline.core.errors import InvalidRecord, PartlyUnavailable
+from driftline.core.keys import document_embedding
 from driftline.core.ports import Cache, Embedder
 from driftline.core.records import Generation, Matrix, Priority, Space
 from driftline.encode.pace import Pace
 from driftline.encode.settings import EncodeSection
-from driftline.retrieval.embeddings import cache_key, plan_requests
+from driftline.retrieval.embeddings import plan_requests
 
 
 @dataclass(slots=True)
@@ -57,7 +58,7 @@ class JobEmbedder:
             for i, text in enumerate(job.chunks):
                 slots.setdefault(space.document_prefix + text, []).append((job, i))
         texts = list(slots)
-        keys = [cache_key(space.fingerprint, text) for text in texts]
+        keys = [document_embedding(space.fingerprint, text) for text in texts]
         missing: list[str] = []
         for text, cached in zip(texts, self._cache.get_many(keys), strict=True):
             vector = _from_cache(cached, space.dimension)
@@ -70,7 +71,7 @@ class JobEmbedder:
         fresh, failure = self._embed_texts(space, missing)
         self._cache.set_many(
             {
-                cache_key(space.fingerprint, t): v.tobytes()
+                document_embedding(space.fingerprint, t): v.tobytes()
                 for t, v in fresh.items()
                 if not isinstance(v, InvalidRecord)
             },

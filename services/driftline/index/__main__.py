@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 from driftline.adapters.kafka import KafkaLogReader, KafkaPublisher, KafkaSubscriber
 from driftline.adapters.milvus import MilvusStore
 from driftline.adapters.redis import RedisCache
@@ -13,7 +11,6 @@ from driftline.core.control import ControlFollower, ControlView
 from driftline.core.health import Health
 from driftline.core.records import VectorRecord
 from driftline.core.runner import Runner
-from driftline.core.settings import load
 from driftline.core.topics import VECTORS
 from driftline.index.housekeeping import Housekeeper
 from driftline.index.settings import IndexSettings
@@ -21,8 +18,10 @@ from driftline.index.stage import IndexStage, decode
 
 
 def main() -> int:
-    settings = load(IndexSettings)
-    service.begin("index", settings, otel_tracer)
+    return service.main("index", IndexSettings, run, otel_tracer)
+
+
+def run(settings: IndexSettings) -> int:
     health = Health()
     health.not_ready("assignment", "no partitions assigned yet")
     view = ControlView()
@@ -30,11 +29,15 @@ def main() -> int:
     housekeeper = Housekeeper(view, store, settings.index.tombstone_days)
     view.on_collection(housekeeper.notice)
     follower = ControlFollower(KafkaLogReader(settings.kafka, fetch_wait_ms=500), view)
-    service.patiently(follower.start, "kafka", threading.Event())
-    housekeeper.start()
+    cache = RedisCache(settings.redis)
     publisher = KafkaPublisher(settings.kafka)
-    subscriber = KafkaSubscriber(settings.kafka, settings.index.group, [VECTORS.name])
-    stage = IndexStage(view, store, RedisCache(settings.redis), subscriber.lease_seconds, settings.index)
+    # Every secret has been read by now: from here on servers are contacted.
+    service.patiently(follower.start, "kafka")
+    housekeeper.start()
+    subscriber = service.patiently(
+        lambda: KafkaSubscriber(settings.kafka, settings.index.group, [VECTORS.name]), "kafka"
+    )
+    stage = IndexStage(view, store, cache, subscriber.lease_seconds, settings.index)
     runner: Runner[VectorRecord] = Runner(
         service="index", subscriber=subscriber, publisher=publisher, stage=stage, decode=decode,
         settings=settings.runner, health=health,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from driftline.core import codec, metrics
+from driftline.core import codec, keys, metrics
 from driftline.core.collections import Collection, attributes_of, fields_of
 from driftline.core.control import ControlView
 from driftline.core.deferral import deferred
@@ -273,8 +273,8 @@ class IndexStage:
             if timestamp > recent.visible:
                 self._store.wait_visible(target, timestamp)
                 recent.settle(timestamp)
-        for collection in {record.collection for record in batch}:
-            self._cache.increment(f"epoch:{collection}")
+        for uid in {target.collection_uid for target, _, _ in written}:
+            self._cache.increment(keys.epoch(uid))
         searchable_at = self._clock()
         receipts = [
             _receipt(record, verdict, written_at, searchable_at)

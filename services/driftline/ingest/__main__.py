@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +18,6 @@ from driftline.core.health import Health
 from driftline.core.provision import ensure_topics, register_changes, register_log
 from driftline.core.receipts import ReceiptTail
 from driftline.core.runner import Runner
-from driftline.core.settings import load
 from driftline.core.topics import CONTROL
 from driftline.ingest.accept import Acceptor
 from driftline.ingest.collections import Collections
@@ -36,19 +33,22 @@ log = logging.getLogger(__name__)
 
 
 def main() -> int:
-    settings = load(IngestSettings)
-    service.begin("ingest", settings, otel_tracer)
+    return service.main("ingest", IngestSettings, run, otel_tracer)
+
+
+def run(settings: IngestSettings) -> int:
     keys = Keys(settings.auth)
     sources = _sources(settings)
     health = Health()
     publisher = KafkaPublisher(settings.kafka)
-    service.patiently(lambda: _provision(settings, publisher), "kafka", threading.Event())
     view = ControlView()
     follower = ControlFollower(KafkaLogReader(settings.kafka, fetch_wait_ms=500), view)
-    service.patiently(follower.start, "kafka", threading.Event())
     tail = ReceiptTail(KafkaLogReader(settings.kafka))
-    service.patiently(tail.start, "kafka", threading.Event())
     store = MilvusStore(settings.milvus)
+    # Every secret has been read by now: from here on servers are contacted.
+    service.patiently(lambda: _provision(settings, publisher), "kafka")
+    service.patiently(follower.start, "kafka")
+    service.patiently(tail.start, "kafka")
     acceptor = Acceptor(view, publisher, tail, settings.ingest.max_pending)
     collections = Collections(
         view,
@@ -57,7 +57,7 @@ def main() -> int:
         store,
         settings.milvus.prefix,
     )
-    watch(health, {"kafka": _kafka_check(settings)})
+    readiness = watch(health, {"kafka": _kafka_check(settings)})
     rpc = IngestRpc(keys, view, acceptor, settings.ingest.max_wait_seconds)
     grpc_server = start_grpc(settings.http, [(SERVICE, lambda server: register(rpc, server))], health)
     stop_sources = [_start_source(settings, source, view, publisher) for source in sources]
@@ -65,6 +65,7 @@ def main() -> int:
     serve(app, settings.http, health, grpc_server)
     for stop in stop_sources:
         stop()
+    readiness.close()
     tail.close()
     follower.close()
     publisher.close()
@@ -72,13 +73,16 @@ def main() -> int:
 
 
 def _sources(settings: IngestSettings) -> list[Source]:
-    if settings.ingest.sources_file is None:
+    """Raises ConfigError."""
+    file = settings.ingest.sources_file
+    if file is None:
         return []
     try:
-        return read_sources(settings.ingest.sources_file)
-    except (OSError, ValueError, ConfigError) as error:
-        print(f"driftline: ingest.sources_file: {error}", file=sys.stderr)
-        raise SystemExit(78) from error
+        return read_sources(file)
+    except OSError as error:
+        raise ConfigError(f"ingest.sources_file {file}: {error.strerror}") from error
+    except (ValueError, ConfigError) as error:
+        raise ConfigError(" ".join(f"ingest.sources_file: {error}".split())) from error
 
 
 def _provision(settings: IngestSettings, publisher: KafkaPublisher) -> None:
@@ -107,8 +111,8 @@ def _read_ends(reader: KafkaLogReader) -> None:
 
 def _start_source(
     settings: IngestSettings, source: Source, view: ControlView, publisher: KafkaPublisher
-) -> Callable[[], None]:
-    """Read a source on a thread of its own; a bug there ends the whole service. Returns what stops it.
+) -> Callable[[], bool]:
+    """Read a source in the background. Returns what stops it.
 
     A source has a group and a health of its own: its rebalances and its troubles are no other source's, and ingest is
     ready to take writes whatever becomes of them.
@@ -137,7 +141,7 @@ def _start_source(
     loop = SourceLoop(
         source.topic, lambda: _register_source(settings, source, publisher), open_, settings.ingest.source_pause_seconds
     )
-    return service.run_beside(f"source-{source.topic}", loop)
+    return service.run_beside(f"source-{source.topic}", loop, settings.runner.drain_seconds)
 
 
 def _register_source(settings: IngestSettings, source: Source, publisher: KafkaPublisher) -> None:

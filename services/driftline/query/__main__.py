@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 from driftline.adapters.kafka import KafkaLogReader, KafkaPublisher
 from driftline.adapters.milvus import MilvusStore
 from driftline.adapters.redis import RedisCache
@@ -13,7 +11,6 @@ from driftline.core import service
 from driftline.core.control import ControlFollower, ControlView
 from driftline.core.health import Health
 from driftline.core.receipts import ReceiptTail
-from driftline.core.settings import load
 from driftline.query.cascade import WriteThrough
 from driftline.query.log import QueryLog
 from driftline.query.rpc import SERVICE, SearchRpc, register
@@ -25,25 +22,31 @@ from driftline.web.serve import serve, start_grpc, watch
 
 
 def main() -> int:
-    settings = load(QuerySettings)
-    service.begin("query", settings, otel_tracer)
+    return service.main("query", QuerySettings, run, otel_tracer)
+
+
+def run(settings: QuerySettings) -> int:
     keys = Keys(settings.auth)
     health = Health()
     view = ControlView()
     follower = ControlFollower(KafkaLogReader(settings.kafka, fetch_wait_ms=500), view)
-    service.patiently(follower.start, "kafka", threading.Event())
     tail = ReceiptTail(KafkaLogReader(settings.kafka))
-    service.patiently(tail.start, "kafka", threading.Event())
     embedder = TritonEmbedder(settings.triton)
     store = MilvusStore(settings.milvus)
+    cache = RedisCache(settings.redis)
     publisher = KafkaPublisher(settings.kafka)
+    # Every secret has been read by now: from here on servers are contacted.
+    service.patiently(follower.start, "kafka")
+    service.patiently(tail.start, "kafka")
     query_log = QueryLog(publisher, settings.query.log_per_second) if settings.query.log_per_second else None
     through = WriteThrough(store, publisher, lambda space: view.space(space).dimension)
-    searcher = Searcher(view, embedder, store, RedisCache(settings.redis), tail, settings.query, query_log, through)
-    watch(health, {"triton": embedder.ping, "milvus": store.ping})
+    searcher = Searcher(view, embedder, store, cache, tail, settings.query, query_log, through)
+    readiness = watch(health, {"triton": embedder.ping, "milvus": store.ping})
     rpc = SearchRpc(keys, searcher, settings.query.max_batch)
     grpc_server = start_grpc(settings.http, [(SERVICE, lambda server: register(rpc, server))], health)
     serve(create_app(settings, keys, health, searcher), settings.http, health, grpc_server)
+    readiness.close()
+    searcher.close()
     through.close()
     if query_log is not None:
         query_log.close()

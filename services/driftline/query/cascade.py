@@ -16,11 +16,13 @@ import numpy as np
 
 from driftline.core.collections import Collection
 from driftline.core.errors import InvalidRecord, Unavailable
+from driftline.core.keys import document_embedding
 from driftline.core.ports import Cache, Embedder, Publisher, VectorStore
 from driftline.core.records import ChunkHit, Matrix, Priority, Space
+from driftline.core.worker import Worker
 from driftline.query.fills import Fills
 from driftline.retrieval.backfill import backfill_record
-from driftline.retrieval.embeddings import cache_key, plan_requests
+from driftline.retrieval.embeddings import plan_requests
 from driftline.retrieval.generations import Found
 
 log = logging.getLogger(__name__)
@@ -47,9 +49,8 @@ class WriteThrough:
         self._waiting: dict[tuple[str, int], tuple[Collection, int, list[str]]] = {}
         self._count = 0
         self._asked: OrderedDict[tuple[str, int, str, int], None] = OrderedDict()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="write-through", daemon=True)
-        self._thread.start()
+        self._worker = Worker("write-through", self.flush, every_seconds=self._EVERY_SECONDS)
+        self._worker.start()
 
     def offer(self, collection: Collection, hits: Sequence[tuple[ChunkHit, int]]) -> None:
         """`hits` with the place of the leg that holds them."""
@@ -66,12 +67,7 @@ class WriteThrough:
                 self._asked.popitem(last=False)
 
     def close(self) -> None:
-        self._stop.set()
-        self._thread.join(5)
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._EVERY_SECONDS):
-            self.flush()
+        self._worker.close(5)
 
     def flush(self) -> None:
         with self._lock:
@@ -146,7 +142,7 @@ class Cascade:
         return done
 
     def _embed(self, space: Space, texts: Sequence[str]) -> list[Matrix | None]:
-        keys = [cache_key(space.fingerprint, text) for text in texts]
+        keys = [document_embedding(space.fingerprint, text) for text in texts]
         vectors: list[Matrix | None] = [
             np.frombuffer(kept, dtype=np.float32) if kept is not None and len(kept) == 4 * space.dimension else None
             for kept in self._cache.get_many(keys)

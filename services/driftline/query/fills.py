@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 
 from driftline.core.ports import Cache
+from driftline.core.worker import Worker
 
 _DELAY_SECONDS = 0.02
 _BOUND_BYTES = 16_000_000
 
 
 class Fills:
-    """Writes to the cache a moment later, many at once, on a thread of its own; what is over the bound is left out.
+    """Writes to the cache a moment later, many at once, in the background; what is over the bound is left out.
 
     At once and on another thread they took 1.2 ms of the caller's time: both wanted the interpreter.
     """
@@ -22,24 +23,25 @@ class Fills:
         self._bytes = 0
         self._waiting: dict[int, dict[str, bytes]] = {}
         self._lock = threading.Lock()
-        self._any = threading.Event()
-        threading.Thread(target=self._run, name="cache-fill", daemon=True).start()
+        self._worker = Worker("cache-fill", self._write, every_seconds=None)
+        self._worker.start()
 
     def put(self, key: str, value: bytes, ttl_seconds: int) -> None:
+        """Any thread may call it; it does not wait."""
         with self._lock:
             if self._bytes + len(value) > self._bound:
                 return
             self._bytes += len(value)
             self._waiting.setdefault(ttl_seconds, {})[key] = value
-        self._any.set()
+        self._worker.wake()
 
-    def _run(self) -> None:
-        rest = threading.Event()
-        while True:
-            self._any.wait()
-            rest.wait(_DELAY_SECONDS)
-            self._any.clear()
-            with self._lock:
-                taken, self._waiting, self._bytes = self._waiting, {}, 0
-            for ttl_seconds, items in taken.items():
-                self._cache.set_many(items, ttl_seconds)
+    def close(self) -> None:
+        """What was not written by then is left out."""
+        self._worker.close(5)
+
+    def _write(self) -> None:
+        self._worker.rest(_DELAY_SECONDS)
+        with self._lock:
+            taken, self._waiting, self._bytes = self._waiting, {}, 0
+        for ttl_seconds, items in taken.items():
+            self._cache.set_many(items, ttl_seconds)

@@ -13,6 +13,7 @@ from driftline.core.errors import Unavailable
 from driftline.core.ports import Publisher
 from driftline.core.records import Outgoing, SearchedQuery, now_us
 from driftline.core.topics import QUERIES
+from driftline.core.worker import Worker
 
 log = logging.getLogger(__name__)
 _HITS = 10
@@ -30,9 +31,8 @@ class QueryLog:
         self._refilled = time.monotonic()
         self._lock = threading.Lock()
         self._waiting: list[Outgoing] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="query-log", daemon=True)
-        self._thread.start()
+        self._worker = Worker("query-log", self.flush, every_seconds=_EVERY_SECONDS)
+        self._worker.start()
 
     def offer(self, collection: Collection, tenant: str, text: str, hits: Sequence[str]) -> None:
         with self._lock:
@@ -47,12 +47,8 @@ class QueryLog:
             self._waiting.append(Outgoing(QUERIES.name, collection.uid.encode(), codec.encode_query(query), 0))
 
     def close(self) -> None:
-        self._stop.set()
-        self._thread.join(5)
-
-    def _run(self) -> None:
-        while not self._stop.wait(_EVERY_SECONDS):
-            self.flush()
+        """Write what was taken last, if Kafka takes it now."""
+        self._worker.close(6)
         self.flush()
 
     def flush(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from driftline.core import metrics
+from driftline.core import keys, metrics
 from driftline.core.collections import Collection, check_tenant, named
 from driftline.core.control import ControlView
 from driftline.core.errors import InvalidRecord, InvalidRequest, NotFound, Unavailable
@@ -37,8 +37,6 @@ from driftline.query.request import SearchBody
 from driftline.query.settings import QuerySection
 from driftline.retrieval import filters
 from driftline.retrieval.generations import Found, GenerationSearch, Wanted
-
-_LONGEST_KEY = 512  # characters of a Redis key; a longer query is encoded each time
 
 
 @dataclass(slots=True)
@@ -118,6 +116,9 @@ class Searcher:
         metrics.SEARCH_SECONDS.labels("total").observe(took)
         return answer
 
+    def close(self) -> None:
+        self._fills.close()
+
     def document(self, collection: str, document_id: str, tenant: str | None) -> StoredDocument:
         """Raises NotFound."""
         known = self._view.collection(collection)
@@ -147,15 +148,18 @@ class Searcher:
         return Plan(body, collection, check_tenant(definition, body.tenant), filter_, offset)
 
     def _wait(self, body: SearchBody) -> None:
-        """Read your own write: return when the token's event is indexed."""
+        """Read your own write: return when the token's event is indexed.
+
+        Whoever may search may ask this of any position: the answer tells how far indexing has come, which is of no
+        tenant, and nothing of the event.
+        """
         if body.after is None:
             return
         try:
             position = Position.parse(body.after)
+            self._tail.check(position)
         except ValueError as error:
             raise InvalidRequest("invalid_token", "expected the token of an accepted change", "after") from error
-        if not self._tail.follows(position.partition):
-            raise InvalidRequest("invalid_token", f"there is no partition {position.partition}", "after")
         timeout = min(float(body.timeout_seconds), self._settings.max_wait_seconds)
         if not self._tail.wait_indexed(position, timeout):
             raise Unavailable("index", f"the change {body.after} is not visible after {timeout:g} s")
@@ -169,17 +173,17 @@ class Searcher:
         Redis before it sends receipts, and what this process read from the receipts itself. A write is missed only
         if Redis lost the count and the receipts are late, both within the same moment.
         """
-        name = plan.collection.name
-        result_key = ""
+        collection = plan.collection
+        epoch_key, result_key = keys.epoch(collection.uid), ""
         if self._settings.result_ttl_seconds and not plan.body.explain:
-            result_key = f"r:{plan.collection.uid}:{requests.digest(plan.body)}:{plan.offset}"
+            result_key = keys.result(collection.uid, plan.tenant, requests.digest(plan.body), plan.offset)
         query_keys = self._query_keys(plan)
-        wanted = [key for key in (result_key and f"epoch:{name}", result_key, *query_keys.values()) if key]
+        wanted = [*([epoch_key, result_key] if result_key else []), *query_keys.values()]
         found = dict(zip(wanted, self._cache.get_many(wanted), strict=True))
-        shared, local = found.get(f"epoch:{name}"), self._tail.epoch(name)
+        shared, local = found.get(epoch_key), self._tail.epoch(collection.name)
         if shared is None and not local:
             result_key = ""
-        route = ";".join(f"{leg.generation}.{leg.carry}.{leg.compensation}" for leg in plan.collection.routes)
+        route = ";".join(f"{leg.generation}.{leg.carry}.{leg.compensation}" for leg in collection.routes)
         return _Remembered(
             result_key, query_keys, f"{(shared or b'').decode()};{local};{route}", found.get(result_key),
             {space: found.get(key) for space, key in query_keys.items()},
@@ -187,13 +191,11 @@ class Searcher:
 
     def _query_keys(self, plan: Plan) -> dict[str, str]:
         """Where the embeddings of a query text are cached, by space: of every space that has a live generation."""
-        keys: dict[str, str] = {}
-        for generation in plan.collection.generations if plan.body.text is not None else ():
-            space = self._view.space(generation.space)
-            key = f"q:{space.fingerprint}:{space.query_prefix}{plan.body.text}"
-            if len(key) <= _LONGEST_KEY:
-                keys[space.fingerprint] = key
-        return keys
+        text = plan.body.text
+        if text is None:
+            return {}
+        spaces = [self._view.space(generation.space) for generation in plan.collection.generations]
+        return {s.fingerprint: keys.query_embedding(s.fingerprint, s.query_prefix + text) for s in spaces}
 
     @staticmethod
     def _cached(remembered: _Remembered) -> dict[str, Any] | None:
@@ -300,8 +302,8 @@ class Searcher:
             raise InvalidRequest(result.reason, result.detail, "text")
         if isinstance(result, Exception):
             raise result
-        if key := remembered.query_keys.get(space.fingerprint):
-            self._fills.put(key, result.tobytes(), self._settings.embedding_ttl_seconds)
+        key = remembered.query_keys[space.fingerprint]
+        self._fills.put(key, result.tobytes(), self._settings.embedding_ttl_seconds)
         return result
 
     def _stored(

@@ -1,18 +1,12 @@
-"""What every service that embeds does around the encoder: its space, the cache's keys, the plan of requests."""
+"""What every service that embeds does around the encoder: its space, and the plan of requests."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 from driftline.core.errors import NotLoaded
 from driftline.core.ports import Embedder
 from driftline.core.records import Space
-
-
-def cache_key(space: str, text: str) -> str:
-    """An embedding is a function of the space and the text alone."""
-    return f"e:{space}:{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"
 
 
 def describe(embedder: Embedder, encoder: str) -> Space:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
-import threading
-
 from driftline.adapters.kafka import KafkaLogReader, KafkaPublisher, KafkaSubscriber
 from driftline.adapters.milvus import MilvusStore
 from driftline.adapters.tracer import otel_tracer
@@ -14,8 +9,8 @@ from driftline.adapters.triton import TritonEmbedder
 from driftline.core import service
 from driftline.core.control import ControlFollower, ControlView, ControlWriter
 from driftline.core.health import Health
-from driftline.core.settings import load
 from driftline.core.topics import CONTROL
+from driftline.core.worker import Worker
 from driftline.upgrade.controller import Controller
 from driftline.upgrade.demand import most_wanted
 from driftline.upgrade.leader import Leader
@@ -26,22 +21,25 @@ from driftline.upgrade.watcher import Watcher
 from driftline.web.auth import Keys
 from driftline.web.serve import serve, watch
 
-log = logging.getLogger(__name__)
-
 
 def main() -> int:
-    settings = load(UpgradeSettings)
-    service.begin("upgrade", settings, otel_tracer)
+    return service.main("upgrade", UpgradeSettings, run, otel_tracer)
+
+
+def run(settings: UpgradeSettings) -> int:
     keys = Keys(settings.auth)
     health = Health()
     health.not_ready("assignment", "the group has not answered yet")
     view = ControlView()
     follower = ControlFollower(KafkaLogReader(settings.kafka, fetch_wait_ms=500), view)
-    service.patiently(follower.start, "kafka", threading.Event())
     publisher = KafkaPublisher(settings.kafka)
     embedder = TritonEmbedder(settings.triton)
     store = MilvusStore(settings.milvus)
-    subscriber = KafkaSubscriber(settings.kafka, settings.upgrade.group, [CONTROL.name])
+    # Every secret has been read by now: from here on servers are contacted.
+    service.patiently(follower.start, "kafka")
+    subscriber = service.patiently(
+        lambda: KafkaSubscriber(settings.kafka, settings.upgrade.group, [CONTROL.name]), "kafka"
+    )
     leader = Leader(subscriber, health)
     subscriber.subscribe(leader)
     leader.start()
@@ -51,22 +49,12 @@ def main() -> int:
         view, ControlWriter(publisher, follower), embedder, store, publisher, settings.milvus.prefix,
         settings.upgrade, leader.leading, watcher, lambda uid: most_wanted(searched, uid),
     )  # fmt: skip
-    watch(health, {"triton": embedder.ping, "milvus": store.ping})
-    stop = threading.Event()
-
-    def loop() -> None:
-        try:
-            while not stop.wait(settings.upgrade.tick_seconds):
-                controller.tick()
-        except Exception:
-            log.exception("stopping: a bug in the control loop")
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    thread = threading.Thread(target=loop, name="upgrades", daemon=True)
-    thread.start()
+    readiness = watch(health, {"triton": embedder.ping, "milvus": store.ping})
+    loop = Worker("upgrades", controller.tick, every_seconds=settings.upgrade.tick_seconds)
+    loop.start()
     serve(create_app(settings, keys, health, controller), settings.http, health)
-    stop.set()
-    thread.join(10)
+    readiness.close()
+    loop.close()
     leader.close()
     publisher.close()
     follower.close()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
 
-from driftline.core.errors import Unavailable
 from driftline.core.health import Health
 from driftline.core.ports import Subscriber
+from driftline.core.worker import Worker
 
 log = logging.getLogger(__name__)
 # A step may write for some seconds after it was asked whether it leads.
@@ -15,25 +14,24 @@ _MARGIN_SECONDS = 1.0
 
 
 class Leader:
-    """Keeps the membership on a thread of its own; reads nothing."""
+    """Keeps the membership in the background; reads nothing."""
 
     def __init__(self, subscriber: Subscriber, health: Health) -> None:
         self._subscriber = subscriber
         self._health = health
         self._owns = False
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="leader", daemon=True)
+        self._worker = Worker("leader", lambda: subscriber.poll(1, 0.25))
 
     def start(self) -> None:
-        self._thread.start()
+        self._subscriber.pause()
+        self._worker.start()
 
     def leading(self) -> bool:
         return self._owns and self._subscriber.lease_seconds() > _MARGIN_SECONDS
 
     def close(self) -> None:
-        self._stop.set()
-        self._thread.join(10)
-        self._subscriber.close()
+        if self._worker.close():
+            self._subscriber.close()
 
     # What the subscriber calls, inside `poll`.
 
@@ -48,12 +46,3 @@ class Leader:
         self._subscriber.pause()
         self._health.ready("assignment")
         log.info("leading" if self._owns else "standing by")
-
-    def _run(self) -> None:
-        self._subscriber.pause()
-        while not self._stop.is_set():
-            try:
-                self._subscriber.poll(1, 0.25)
-            except Unavailable as error:
-                log.warning("the group cannot be reached", extra={"error": str(error)})
-                self._stop.wait(1.0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from driftline.core.control import ControlView
 from driftline.core.ports import Embedder, VectorStore
 from driftline.core.records import Carry, Clock, Leg, StoreTarget, now_us
+from driftline.core.worker import Worker
 from driftline.drift.monitor import overlap
 from driftline.retrieval.generations import GenerationSearch
 from driftline.upgrade.monitor import Drift, look
@@ -48,18 +50,27 @@ class Seen:
 Beside = Callable[[Callable[[], Seen]], "Future[Seen]"]
 
 
-def in_a_thread(work: Callable[[], Seen]) -> Future[Seen]:
-    """Of its own and a daemon: a service that is told to stop does not wait for the end of a look."""
-    future: Future[Seen] = Future()
+class InBackground:
+    """Does what it is called with, one after the other; a service that is told to stop does not wait for the end."""
 
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except Exception as error:  # noqa: BLE001 - raised where the answer is taken
-            future.set_exception(error)
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Callable[[], Seen], Future[Seen]]] = deque()
+        self._worker = Worker("look", self._do, every_seconds=None)
 
-    threading.Thread(target=run, name="look", daemon=True).start()
-    return future
+    def __call__(self, work: Callable[[], Seen]) -> Future[Seen]:
+        future: Future[Seen] = Future()
+        self._waiting.append((work, future))
+        self._worker.start()
+        self._worker.wake()
+        return future
+
+    def _do(self) -> None:
+        while self._waiting:
+            work, future = self._waiting.popleft()
+            try:
+                future.set_result(work())
+            except Exception as error:  # noqa: BLE001 - raised where the answer is taken
+                future.set_exception(error)
 
 
 class Watcher:
@@ -72,7 +83,7 @@ class Watcher:
         embedder: Embedder,
         settings: UpgradeSection,
         recent: Callable[[str], list[str]],
-        beside: Beside = in_a_thread,
+        beside: Beside | None = None,
         clock: Clock = now_us,
     ) -> None:
         self._view = view
@@ -80,7 +91,7 @@ class Watcher:
         self._settings = settings
         self._recent = recent
         self._clock = clock
-        self._beside = beside
+        self._beside = beside or InBackground()
         self._search = GenerationSearch(view, store)
         self._judge = Judge(self._search, embedder)
         # One look at a time: the judge's vectors and the reader behind `recent` are of one thread.

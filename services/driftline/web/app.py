@@ -29,7 +29,7 @@ from driftline.core.logs import TRACE_HEADER
 from driftline.core.settings import HttpSettings
 from driftline.core.tracing import span
 from driftline.web import openapi
-from driftline.web.auth import Denied, Keys, Role
+from driftline.web.auth import Keys, Role
 from driftline.web.intake import HEALTH_PATHS, Intake, has_body
 from driftline.web.problems import headers_of, problem, problem_of
 
@@ -169,11 +169,6 @@ def _add_problems(app: FastAPI) -> None:
         if body["status"] >= 500:
             log.warning("request failed", extra={"path": request.url.path, "error": str(error)})
         return problem_response(body)
-
-    @app.exception_handler(Denied)
-    async def on_denied(request: Request, error: Denied) -> Response:
-        del request
-        return problem_response(problem_of(error))
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(request: Request, error: RequestValidationError) -> Response:

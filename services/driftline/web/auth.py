@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from driftline.core.errors import ConfigError, Denied
 from driftline.core.settings import AuthSettings
 
 Role = Literal["search", "write", "admin"]
 # A role may do what the roles before it may.
 _ROLES: tuple[Role, ...] = get_args(Role)
-
-
-@dataclass(frozen=True, slots=True)
-class Denied(Exception):
-    status: int
-    detail: str
+_LEAST_KEY_CHARACTERS = 16
 
 
 class Keys:
     """API keys held as digests. `off` lets everybody do everything."""
 
     def __init__(self, settings: AuthSettings) -> None:
+        """Raises ConfigError."""
         self._keys: dict[bytes, Role] | None = None
         if settings.mode == "api_key":
             assert settings.keys_file is not None
@@ -47,21 +42,25 @@ class Keys:
 
 
 def _read(path: Path) -> dict[bytes, Role]:
-    """Lines of `name role key`. Ends the start with one clear line when a line is wrong."""
+    """Lines of `name role key`. Raises ConfigError with the line, never with the key."""
     keys: dict[bytes, Role] = {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        print(f"driftline: auth.keys_file {path}: {error.strerror}", file=sys.stderr)
-        raise SystemExit(78) from error
+        raise ConfigError(f"auth.keys_file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"auth.keys_file {path}: byte {error.start} is not UTF-8") from error
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
         parts = line.split()
-        if len(parts) != 3 or parts[1] not in _ROLES or len(parts[2]) < 16:
-            print(f"driftline: auth.keys_file {path}, line {number}: expected `name role key`, a role of "
-                  f"{', '.join(_ROLES)} and a key of at least 16 characters", file=sys.stderr)  # fmt: skip
-            raise SystemExit(78)
-        role: Role = next(r for r in _ROLES if r == parts[1])
+        role = next((r for r in _ROLES if len(parts) == 3 and r == parts[1]), None)
+        if role is None or len(parts[2]) < _LEAST_KEY_CHARACTERS:
+            raise ConfigError(
+                f"auth.keys_file {path}, line {number}: expected `name role key`, a role of {', '.join(_ROLES)} and a "
+                f"key of at least {_LEAST_KEY_CHARACTERS} characters"
+            )
         keys[hashlib.sha256(parts[2].encode()).digest()] = role
+    if not keys:
+        raise ConfigError(f"auth.keys_file {path}: it holds no key, so nobody could call")
     return keys

@@ -13,13 +13,14 @@ import grpc
 from driftline.core import metrics
 from driftline.core.errors import (
     Conflict,
+    Denied,
     InvalidRequest,
     NotFound,
     Overloaded,
     SpaceMismatch,
     Unavailable,
 )
-from driftline.web.auth import Denied, Keys, Role
+from driftline.web.auth import Keys, Role
 
 log = logging.getLogger(__name__)
 

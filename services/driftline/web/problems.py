@@ -8,13 +8,13 @@ from typing import Any
 from driftline.core import metrics
 from driftline.core.errors import (
     Conflict,
+    Denied,
     DriftlineError,
     InvalidRequest,
     Overloaded,
     SpaceMismatch,
     Unavailable,
 )
-from driftline.web.auth import Denied
 
 _TITLES = {
     400: "Bad request",
@@ -55,7 +55,7 @@ def _cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else text[:longest] + "..."
 
 
-def problem_of(error: DriftlineError | Denied) -> dict[str, Any]:
+def problem_of(error: DriftlineError) -> dict[str, Any]:
     """The problem body of an error; its `status` is the HTTP status."""
     match error:
         case Denied():

@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 from driftline.core.errors import ConfigError, Unavailable
 from driftline.core.health import Health
 from driftline.core.settings import HttpSettings
+from driftline.core.worker import Worker
 from driftline.web.calls import Calls
 from driftline.web.server import HttpServer
 
@@ -24,7 +25,10 @@ log = logging.getLogger(__name__)
 
 
 def start_grpc(settings: HttpSettings, services: Iterable[tuple[str, Callable[[Any], None]]], health: Health) -> Any:
-    """Start a gRPC server with the standard health service and reflection; None when the port is 0."""
+    """Start a gRPC server with the standard health service and reflection; None when the port is 0.
+
+    Raises ConfigError when the port cannot be used.
+    """
     if not settings.grpc_port:
         return None
     calls = settings.max_calls
@@ -42,10 +46,12 @@ def start_grpc(settings: HttpSettings, services: Iterable[tuple[str, Callable[[A
     servicer = grpc_health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     reflection.enable_server_reflection(names, server)
-    if server.add_insecure_port(f"{settings.host}:{settings.grpc_port}") == 0:
-        raise ConfigError(f"http.grpc_port {settings.grpc_port} cannot be used")
+    try:
+        server.add_insecure_port(f"{settings.host}:{settings.grpc_port}")
+    except RuntimeError as error:
+        raise ConfigError(f"http.grpc_port {settings.grpc_port} on {settings.host} cannot be used") from error
     server.start()
-    threading.Thread(target=_follow_health, args=(servicer, health), name="grpc-health", daemon=True).start()
+    follow_health(servicer, health).start()
     return server
 
 
@@ -66,32 +72,33 @@ def _bounds(settings: HttpSettings) -> list[tuple[str, int]]:
     ]
 
 
-def _follow_health(servicer: Any, health: Health) -> None:
-    while True:
+def follow_health(servicer: Any, health: Health) -> Worker:
+    """Tells gRPC's health service what `health` says; for as long as the process lives."""
+
+    def tell() -> None:
         ready, _ = health.report()
         status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
         servicer.set("", status)
-        threading.Event().wait(0.5)
+
+    return Worker("grpc-health", tell, every_seconds=0.5)
 
 
-def watch(health: Health, checks: dict[str, Callable[[], None]], every_seconds: float = 2.0) -> threading.Event:
-    """Run readiness checks for ever on a daemon thread; set the returned event to end them."""
-    stop = threading.Event()
+def watch(health: Health, checks: dict[str, Callable[[], None]], every_seconds: float = 2.0) -> Worker:
+    """Run readiness checks in the background, until the returned worker is closed."""
 
     def run() -> None:
-        while not stop.is_set():
-            for name, check in checks.items():
-                try:
-                    check()
-                    health.ready(name)
-                except Unavailable as error:
-                    health.not_ready(name, str(error))
-            stop.wait(every_seconds)
+        for name, check in checks.items():
+            try:
+                check()
+                health.ready(name)
+            except Unavailable as error:
+                health.not_ready(name, str(error))
 
     for name in checks:
         health.not_ready(name, "not checked yet")
-    threading.Thread(target=run, name="readiness", daemon=True).start()
-    return stop
+    worker = Worker("readiness", run, every_seconds=every_seconds)
+    worker.start()
+    return worker
 
 
 def serve(app: FastAPI, settings: HttpSettings, health: Health, grpc_server: Any = None) -> None:
