@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,10 @@ Clock = Callable[[], int]
 def now_us() -> int:
     """The wall clock, microseconds since the Unix epoch."""
     return time.time_ns() // 1_000
+
+
+_TOKEN = re.compile(r"(0|[1-9][0-9]{0,9})\.(0|[1-9][0-9]{0,18})")
+_INT32_MAX, _INT64_MAX = 2**31 - 1, 2**63 - 1
 
 
 class Operation(enum.IntEnum):
@@ -56,11 +61,16 @@ class Position:
 
     @classmethod
     def parse(cls, token: str) -> Position:
-        """Read a token. Raises ValueError."""
-        partition, _, offset = token.partition(".")
-        position = cls(int(partition), int(offset))
-        if position.partition < 0 or position.offset < 0:
-            raise ValueError(token)
+        """Read a token, exactly as `token` writes it. Raises ValueError.
+
+        Python's `int` would also take signs, blanks, underscores and the digits of other scripts.
+        """
+        found = _TOKEN.fullmatch(token)
+        if found is None:
+            raise ValueError("expected `partition.offset`")
+        position = cls(int(found[1]), int(found[2]))
+        if position.partition > _INT32_MAX or position.offset > _INT64_MAX:
+            raise ValueError("no log has such a position")
         return position
 
 

@@ -88,4 +88,6 @@ class Acceptor:
         return accepted if receipt is None else Accepted(accepted.position, receipt.version, receipt)
 
     def receipt(self, position: Position) -> Receipt | None:
+        """Raises ValueError for a position that no event can have."""
+        self._tail.check(position)
         return self._tail.wait(position, 0)

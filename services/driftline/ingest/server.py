@@ -218,13 +218,17 @@ def _add_status(app: FastAPI, keys: Keys, view: ControlView, acceptor: Acceptor,
     ) -> Response:
         """What is stored of a document: its version and chunks, deleted or unknown; and, with a token, the receipt."""
         known = view.collection(collection)
-        key = document_key(check_tenant(known.definition, tenant), check_id(document_id))
+        owner = check_tenant(known.definition, tenant)
+        key = document_key(owner, check_id(document_id))
         body: dict[str, Any] = {"id": document_id, **_stored_state(known, view, store, key)}
         if token is not None:
             try:
                 receipt = acceptor.receipt(Position.parse(token))
             except ValueError as error:
                 raise InvalidRequest("invalid_token", "expected the token of an accepted change", "token") from error
+            # A token can be guessed, being a place in the log: it tells of the document that is asked for, or nothing.
+            if receipt and (receipt.collection, receipt.tenant, receipt.id) != (known.name, owner, document_id):
+                receipt = None
             body["event"] = {"token": token, "state": receipt.outcome.name.lower() if receipt else "unknown"}
             if receipt is not None:
                 names = (
