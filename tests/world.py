@@ -80,8 +80,9 @@ class World:
         self.query_app = create_query(query, keys, self.health, searcher)
         self.ingest = TestClient(self.ingest_app, raise_server_exceptions=False)
         self.query = TestClient(self.query_app, raise_server_exceptions=False)
-        # The store of a collection is made as soon as index hears of it.
-        self.put_stored()
+        # The stores of collections are made as soon as index hears of them.
+        for known in (self.collection, self.tenanted, self.versioned):
+            self.store.ensure(known.target(known.complete, self.embedder.space.dimension))
 
     def close(self) -> None:
         self.tail.close()
@@ -89,7 +90,6 @@ class World:
 
     def put_stored(self, *documents: StoredDocument) -> None:
         target = self.collection.target(self.collection.complete, self.embedder.space.dimension)
-        self.store.ensure(target)
         self.store.apply(target, WritePlan(documents), lambda: 1.0)
 
     def store_text(self, document_id: str, title: str, **attributes: Any) -> None:

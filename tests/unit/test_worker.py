@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from driftline.adapters.memory import (
 from driftline.core import service
 from driftline.core.control import ControlFollower, ControlView
 from driftline.core.errors import Unavailable
-from driftline.core.health import Health, serve
+from driftline.core.health import Health, HealthServer, serve
 from driftline.core.receipts import ReceiptTail
 from driftline.core.worker import Worker, on_bug
 from driftline.index.housekeeping import Housekeeper
@@ -247,14 +246,14 @@ def grpc_health(_: pytest.MonkeyPatch) -> None:
 
 
 def health(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ThreadingHTTPServer, "handle_request", broken)
+    monkeypatch.setattr(HealthServer, "_serve", broken)
     serve("127.0.0.1", 0, Health(), lambda: True)
 
 
 def backfill(monkeypatch: pytest.MonkeyPatch) -> None:
     harness = Harness()
-    monkeypatch.setattr(harness.stage, "process", broken)
-    harness.put(b"one")
+    # Not what a record does: that is the record's dead letter.
+    monkeypatch.setattr(harness.subscriber, "poll", broken)
     service.run_beside("backfill", harness.runner, 1.0)
 
 

@@ -78,11 +78,14 @@ class HealthServer:
         except OSError as error:
             raise ConfigError(f"telemetry.metrics_port {port} on {host}: {error.strerror}") from error
         self.port: int = self._server.sockets[0].getsockname()[1]
-        self._worker = Worker("health", self._loop.run_forever, interrupt=self._end)
+        self._worker = Worker("health", self._serve, interrupt=self._end)
         self._worker.start()
 
     def close(self, timeout_seconds: float = 5.0) -> None:
         self._worker.close(timeout_seconds)
+
+    def _serve(self) -> None:
+        self._loop.run_forever()
 
     def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._server.close)

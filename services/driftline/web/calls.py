@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,6 +19,7 @@ from driftline.core.errors import (
     SpaceMismatch,
     Unavailable,
 )
+from driftline.core.worker import Worker
 from driftline.web.auth import Keys, Role
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Calls(grpc.ServerInterceptor):  # type: ignore[misc]
     def __init__(self, idle_seconds: float) -> None:
         self._idle = idle_seconds
         self._heard: dict[Any, float] = {}
-        threading.Thread(target=self._watch, name="grpc-idle", daemon=True).start()
+        Worker("grpc-idle", self._end_idle, every_seconds=min(1.0, idle_seconds / 4)).start()
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         handler = continuation(details)
@@ -93,14 +93,12 @@ class Calls(grpc.ServerInterceptor):  # type: ignore[misc]
         finally:
             self._heard.pop(context, None)
 
-    def _watch(self) -> None:
+    def _end_idle(self) -> None:
         """A stream without requests keeps a thread of the pool."""
-        while True:
-            time.sleep(min(1.0, self._idle / 4))
-            now = time.monotonic()
-            for context, since in list(self._heard.items()):
-                if now - since > self._idle:
-                    context.cancel()
+        now = time.monotonic()
+        for context, since in list(self._heard.items()):
+            if now - since > self._idle:
+                context.cancel()
 
 
 def _unary(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
