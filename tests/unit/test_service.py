@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from driftline.cli.settings import kinds
 from driftline.core import service
-from driftline.core.errors import ConfigError, Unavailable
-from driftline.core.settings import ServiceSettings, load
+from driftline.core.errors import ConfigError, Denied, Unavailable
+from driftline.core.health import Health, serve
+from driftline.core.settings import HttpSettings, ServiceSettings, load
+from driftline.web.serve import start_grpc
 
 # Nobody listens there; nothing that ends the start may ask anybody.
 NOWHERE = {
@@ -39,6 +46,17 @@ WRONG = {
     "query": {"kafka": KAFKA, "milvus": MILVUS, "redis": REDIS, "auth": KEYS},
     "upgrade": {"kafka": KAFKA, "milvus": MILVUS, "auth": KEYS},
 }
+
+
+@pytest.fixture(autouse=True)
+def as_it_was() -> Iterator[None]:
+    """What a service sets in its process, and must not stay set in that of the tests."""
+    handlers, level, thresholds = logging.root.handlers[:], logging.root.level, gc.get_threshold()
+    yield
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+    gc.set_threshold(*thresholds)
+    gc.unfreeze()
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -202,3 +220,26 @@ def test_a_start_waits_for_what_is_not_there_yet() -> None:
 
     assert service.patiently(call, "kafka", every_seconds=0.001) == "there"
     assert len(asked) == 3
+
+
+def test_a_port_that_is_taken_is_a_wrong_setting() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"http.grpc_port {port} on 127.0.0.1"):
+            start_grpc(HttpSettings(grpc_port=port), [], Health())
+        with pytest.raises(ConfigError, match=f"telemetry.metrics_port {port} on 127.0.0.1"):
+            serve("127.0.0.1", port, Health(), lambda: True)
+
+
+def test_an_error_of_the_tree_passes_through_a_context_manager() -> None:
+    """A frozen dataclass for an exception does not: it turns into a TypeError on the way."""
+
+    @contextmanager
+    def around() -> Iterator[None]:
+        yield
+
+    with pytest.raises(Denied) as caught, around():
+        raise Denied(403, "the API key has the role search; this needs write")
+    assert (caught.value.status, caught.value.detail) == (403, str(caught.value))
