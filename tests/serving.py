@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import subprocess
@@ -18,8 +19,10 @@ from typing import Any
 import httpx
 import psutil
 
+from driftline.adapters.memory import MemoryPublisher
 from driftline.core.records import Outgoing
 from driftline.core.settings import HttpSettings
+from driftline.core.topics import CHANGES
 from driftline.ingest import rpc as ingest_rpc
 from driftline.ingest.settings import IngestSection
 from driftline.query import rpc as query_rpc
@@ -78,23 +81,28 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-class _SlowWorld(World):
-    """Each write takes a while, so that there is something under way when the service is stopped."""
+class _Endless:
+    """A publisher whose changes take their time and are not kept: the log would be what takes memory."""
 
-    def slow_down(self, seconds: float) -> None:
-        publish = self.publisher.publish
+    def __init__(self, inner: MemoryPublisher, seconds: float) -> None:
+        self._inner = inner
+        self._seconds = seconds
+        self._offsets = [itertools.count(), itertools.count()]
 
-        def slow(records: Sequence[Outgoing], timeout_seconds: float = 30.0) -> list[tuple[int, int]]:
-            time.sleep(seconds)
-            return publish(records, timeout_seconds)
+    def publish(self, records: Sequence[Outgoing], timeout_seconds: float = 30.0) -> list[tuple[int, int]]:
+        if records[0].topic != CHANGES.name:
+            return self._inner.publish(records, timeout_seconds)
+        time.sleep(self._seconds)
+        return [(i % 2, next(self._offsets[i % 2])) for i in range(len(records))]
 
-        self.publisher.publish = slow  # type: ignore[method-assign]
+    def close(self) -> None:
+        self._inner.close()
 
 
 def main(service: str, http: str, write_seconds: str) -> None:
     settings = HttpSettings.model_validate_json(http)
-    world = _SlowWorld(max_pending=20_000, http=settings, ingest_section=IngestSection())
-    world.slow_down(float(write_seconds))
+    world = World(max_pending=20_000, http=settings, ingest_section=IngestSection())
+    world.acceptor._publisher = _Endless(world.publisher, float(write_seconds))
     world.store_text("a", "red shoes")
     world.health.ready("memory")
     if service == "ingest":

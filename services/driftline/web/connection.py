@@ -218,7 +218,9 @@ class _Lingering(asyncio.Transport):
         self._inner.abort()
 
     def write(self, data: Any) -> None:
-        self._inner.write(data)
+        """After `close` for nothing, as asyncio's transports do it."""
+        if not self._closing:
+            self._inner.write(data)
 
     def pause_reading(self) -> None:
         self._inner.pause_reading()
