@@ -59,10 +59,10 @@ def run(settings: IngestSettings) -> int:
     )
     readiness = watch(health, {"kafka": _kafka_check(settings)})
     rpc = IngestRpc(keys, view, acceptor, settings.ingest.max_wait_seconds)
-    grpc_server = start_grpc(settings.http, [(SERVICE, lambda server: register(rpc, server))], health)
+    stop_grpc = start_grpc(settings.http, [(SERVICE, lambda server: register(rpc, server))], health)
     stop_sources = [_start_source(settings, source, view, publisher) for source in sources]
     app = create_app(settings, keys, health, view, acceptor, collections, store)
-    serve(app, settings.http, health, grpc_server)
+    serve(app, settings.http, health, stop_grpc)
     for stop in stop_sources:
         stop()
     readiness.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -32,6 +33,8 @@ _STATUS: list[tuple[type[Exception], grpc.StatusCode]] = [
     (Unavailable, grpc.StatusCode.UNAVAILABLE),
 ]
 
+_HOLD_SECONDS = 0.2
+
 
 def authorize(keys: Keys, context: grpc.ServicerContext, role: Role) -> None:
     """Check the call's API key. Raises Denied."""
@@ -60,6 +63,22 @@ class Calls(grpc.ServerInterceptor):  # type: ignore[misc]
         self._idle = idle_seconds
         self._heard: dict[Any, float] = {}
         Worker("grpc-idle", self._end_idle, every_seconds=min(1.0, idle_seconds / 4)).start()
+        self._answering = threading.Event()
+        self._answering.set()
+
+    def stop(self, server: Any, seconds: float) -> None:
+        """Stop a server, giving the calls under way so long to end; returns when they have.
+
+        gRPC cancels the calls that it has not yet handed to a thread when it stops. So answers are held for a moment:
+        who waits for one sends nothing, what was sent is taken, and the word that the connection ends (GOAWAY)
+        reaches clients before the answers do, after which they would send again.
+        """
+        self._answering.clear()
+        time.sleep(_HOLD_SECONDS)
+        ended = server.stop(seconds)
+        time.sleep(_HOLD_SECONDS)
+        self._answering.set()
+        ended.wait()
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         handler = continuation(details)
@@ -68,8 +87,19 @@ class Calls(grpc.ServerInterceptor):  # type: ignore[misc]
         if handler.request_streaming and handler.response_streaming:
             return handler._replace(stream_stream=self._stream(handler.stream_stream))
         if not handler.request_streaming and not handler.response_streaming:
-            return handler._replace(unary_unary=_unary(handler.unary_unary))
+            return handler._replace(unary_unary=self._unary(handler.unary_unary))
         return handler
+
+    def _unary(self, method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        def answer(request: Any, context: Any) -> Any:
+            try:
+                return method(request, context)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the call ends with a status
+                return _abort_with(context, error)
+            finally:
+                self._answering.wait()
+
+        return answer
 
     def _stream(self, method: Callable[[Any, Any], Iterator[Any]]) -> Callable[[Any, Any], Iterator[Any]]:
         def answer(requests: Any, context: Any) -> Iterator[Any]:
@@ -79,6 +109,8 @@ class Calls(grpc.ServerInterceptor):  # type: ignore[misc]
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, the call ends with a status
                 _abort_with(context, error)
+            finally:
+                self._answering.wait()
 
         return answer
 
@@ -99,13 +131,3 @@ class Calls(grpc.ServerInterceptor):  # type: ignore[misc]
         for context, since in list(self._heard.items()):
             if now - since > self._idle:
                 context.cancel()
-
-
-def _unary(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    def answer(request: Any, context: Any) -> Any:
-        try:
-            return method(request, context)
-        except Exception as error:  # noqa: BLE001 - as above
-            return _abort_with(context, error)
-
-    return answer

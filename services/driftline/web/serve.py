@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import grpc
@@ -24,20 +24,23 @@ from driftline.web.server import HttpServer
 log = logging.getLogger(__name__)
 
 
-def start_grpc(settings: HttpSettings, services: Iterable[tuple[str, Callable[[Any], None]]], health: Health) -> Any:
+def start_grpc(
+    settings: HttpSettings, services: Iterable[tuple[str, Callable[[Any], None]]], health: Health
+) -> Callable[[float], None] | None:
     """Start a gRPC server with the standard health service and reflection; None when the port is 0.
 
-    Raises ConfigError when the port cannot be used.
+    Returns what stops it: to be given the seconds that calls under way have. Raises ConfigError when
+    the port cannot be used.
     """
     if not settings.grpc_port:
         return None
-    calls = settings.max_calls
+    calls = Calls(settings.body_seconds)
     server = grpc.server(
-        ThreadPoolExecutor(calls, thread_name_prefix="grpc"),
-        interceptors=[Calls(settings.body_seconds)],
+        ThreadPoolExecutor(settings.max_calls, thread_name_prefix="grpc"),
+        interceptors=[calls],
         options=_bounds(settings),
         # As many as there are threads: a call that waits for one would wait for ever behind streams.
-        maximum_concurrent_rpcs=calls,
+        maximum_concurrent_rpcs=settings.max_calls,
     )
     names = [reflection.SERVICE_NAME, grpc_health.SERVICE_NAME]
     for name, register in services:
@@ -52,7 +55,7 @@ def start_grpc(settings: HttpSettings, services: Iterable[tuple[str, Callable[[A
         raise ConfigError(f"http.grpc_port {settings.grpc_port} on {settings.host} cannot be used") from error
     server.start()
     follow_health(servicer, health).start()
-    return server
+    return partial(calls.stop, server)
 
 
 def _bounds(settings: HttpSettings) -> list[tuple[str, int]]:
@@ -101,14 +104,18 @@ def watch(health: Health, checks: dict[str, Callable[[], None]], every_seconds: 
     return worker
 
 
-def serve(app: FastAPI, settings: HttpSettings, health: Health, grpc_server: Any = None) -> None:
+def serve(
+    app: FastAPI, settings: HttpSettings, health: Health, stop_grpc: Callable[[float], None] | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is under way, over HTTP and gRPC. Raises ConfigError."""
-    ended: list[threading.Event] = []
+    stopping: list[Future[None]] = []
 
-    def stop_grpc() -> None:
-        if grpc_server is not None:
-            ended.append(grpc_server.stop(settings.drain_seconds))
+    def stop() -> None:
+        # Beside HTTP's own end, which runs on the event loop that calls this.
+        if stop_grpc is not None:
+            stopping.append(pool.submit(stop_grpc, settings.drain_seconds))
 
-    HttpServer(app, settings, health, stop_grpc).serve_forever()
-    for event in ended:
-        event.wait()
+    with ThreadPoolExecutor(1, thread_name_prefix="stop-grpc") as pool:
+        HttpServer(app, settings, health, stop).serve_forever()
+    for stopped in stopping:
+        stopped.result()
