@@ -8,20 +8,35 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 PYTEST := $(RUN) pytest
 STAMP := $(VENV)/.setup
+BYTECODE := $(VENV)/.bytecode
+LOCAL := $(VENV)/.local
+# uv compiles nothing unless told so. Without bytecode every start of a process compiles its imports again wherever
+# PYTHONDONTWRITEBYTECODE is set or the disk is read-only: three times the processor time of the import itself.
+INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python
 
 .PHONY: help
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  %-14s %s\n", $$1, $$2}'
 
 .PHONY: setup
-setup: $(STAMP) ## Create .venv with everything the other targets need, Triton's own environment too
+setup: $(BYTECODE) $(LOCAL) ## Create .venv with everything the other targets need, Triton's own environment too
 
-$(STAMP): requirements.lock pyproject.toml deploy/triton/requirements.lock
+$(STAMP): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: set PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	$(INSTALL) $(BIN)/python --require-hashes -r requirements.lock
+	$(INSTALL) $(BIN)/python --no-deps --editable .
+	@touch $@
+
+# The package itself is installed editable, so its sources change: what is newer than the last time is compiled again.
+# Python compares the hash of the source with that in the bytecode (not times, which a checkout or a copy can turn
+# back), so bytecode that is not of this very source is never used; it only costs what it was to save.
+$(BYTECODE): $(STAMP) $(shell find services -name '*.py')
+	@$(RUN) compileall -q -f --invalidation-mode checked-hash $(or $(filter %.py,$?),services)
+	@touch $@
+
+$(LOCAL): $(STAMP) deploy/triton/requirements.lock | $(BYTECODE)
 	$(BIN)/driftline setup --model minilm-l6-int8 --model hashing --model hashing-64
 	@touch $@
 
@@ -72,8 +87,8 @@ test-unit: setup ## The tests that need no server
 CHECKS := $(VENV)/share/driftline/checks
 $(CHECKS)/.done: deploy/locks/checks.lock $(STAMP)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(CHECKS)
-	$(BIN)/uv pip install --quiet --python $(CHECKS)/bin/python --require-hashes -r deploy/locks/checks.lock
-	$(BIN)/uv pip install --quiet --python $(CHECKS)/bin/python --no-deps --editable .
+	$(INSTALL) $(CHECKS)/bin/python --require-hashes -r deploy/locks/checks.lock
+	$(INSTALL) $(CHECKS)/bin/python --no-deps --editable .
 	@touch $@
 
 .PHONY: test-deploy
@@ -96,8 +111,8 @@ test-cluster: $(CHECKS)/.done $(KUBE_APISERVER) ## Dry-run the chart's profiles 
 TRAIN := $(VENV)/share/driftline/train
 $(TRAIN)/.done: deploy/locks/train.lock $(STAMP)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(TRAIN)
-	$(BIN)/uv pip install --quiet --python $(TRAIN)/bin/python --require-hashes -r deploy/locks/train.lock
-	$(BIN)/uv pip install --quiet --python $(TRAIN)/bin/python --no-deps --editable .
+	$(INSTALL) $(TRAIN)/bin/python --require-hashes -r deploy/locks/train.lock
+	$(INSTALL) $(TRAIN)/bin/python --no-deps --editable .
 	@touch $@
 
 .PHONY: test-train

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import pytest
 
-from driftline.adapters.milvus_filter import expression, literal
+from driftline.adapters.milvus.filter import expression, literal
 from driftline.core import codec, limits
 from driftline.core.collections import check_document, check_tenant, check_version, parse_definition
 from driftline.core.control import ControlView, collection_record

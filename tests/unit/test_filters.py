@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from driftline.adapters.milvus_filter import expression
+from driftline.adapters.milvus.filter import expression
 from driftline.core.errors import InvalidRequest
 from driftline.retrieval.filters import matches, parse
 from tests.build import a_definition

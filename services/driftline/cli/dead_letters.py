@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from driftline.adapters.kafka import KafkaLogReader, KafkaPublisher
 from driftline.cli.connect import connections
 from driftline.cli.output import console, emit_json, fail, table
 from driftline.core import codec
@@ -25,6 +24,8 @@ _Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 def read_letters(settings: KafkaSettings, quiet_seconds: float = 1.0) -> Iterator[tuple[int, DeadLetter]]:
     """(offset, letter) of everything in the topic now."""
+    from driftline.adapters.kafka import KafkaLogReader
+
     reader = KafkaLogReader(settings)
     try:
         ends = reader.ends(DEAD_LETTERS.name)
@@ -91,6 +92,8 @@ def replay_(
     all_: Annotated[bool, typer.Option("--all", help="every dead letter")] = False,
 ) -> None:
     """Send the original records to their topics again. What is wrong with them still comes back as a dead letter."""
+    from driftline.adapters.kafka import KafkaLogReader, KafkaPublisher
+
     if offset is None and reason is None and not all_:
         fail("say which: an offset, --reason, or --all")
     found = [x for o, x in _all() if offset in (None, o) and reason in (None, x.reason)]

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from driftline.adapters.kafka import KafkaLogReader, KafkaPublisher, KafkaTopicAdmin
 from driftline.cli.connect import connections
 from driftline.cli.output import emit_json, fail, table
 from driftline.core.errors import Unavailable
@@ -20,6 +19,8 @@ _Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 @app.command()
 def create(as_json: _Json = False) -> None:
     """Create missing topics with the right configuration, verify the others, register the log. Exit 1 on a problem."""
+    from driftline.adapters.kafka import KafkaLogReader, KafkaPublisher, KafkaTopicAdmin
+
     settings = connections().kafka
     try:
         admin, reader, publisher = (

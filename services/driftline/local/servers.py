@@ -223,8 +223,8 @@ def prepare_triton(report: Callable[[str], None]) -> Path:
     report("installing Triton into an environment of its own (once, 350 MB)")
     shutil.rmtree(home, ignore_errors=True)
     venv.create(home)
-    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(home / "bin/python"),
-               "--require-hashes", "-r", str(asset("triton-requirements.lock"))]  # fmt: skip
+    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--compile-bytecode", "--python",
+               str(home / "bin/python"), "--require-hashes", "-r", str(asset("triton-requirements.lock"))]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise StartError(f"Triton could not be installed:\n{done.stderr[-2000:]}")

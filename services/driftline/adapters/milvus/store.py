@@ -18,9 +18,9 @@ import numpy as np
 from pymilvus import MilvusClient
 from pymilvus.exceptions import MilvusException
 
-from driftline.adapters.milvus_errors import Meaning, meaning_of
-from driftline.adapters.milvus_fence import fence, guard_writes
-from driftline.adapters.milvus_rows import (
+from driftline.adapters.milvus.errors import Meaning, meaning_of
+from driftline.adapters.milvus.fence import fence, guard_writes
+from driftline.adapters.milvus.rows import (
     document_of,
     hit_of,
     merge_versions,
@@ -29,7 +29,7 @@ from driftline.adapters.milvus_rows import (
     tombstones_of,
     writes_of,
 )
-from driftline.adapters.milvus_schema import Schemas
+from driftline.adapters.milvus.schema import Schemas
 from driftline.adapters.store_rows import check_plan, check_query
 from driftline.core import metrics
 from driftline.core.errors import (

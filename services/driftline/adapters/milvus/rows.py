@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from driftline.adapters.milvus_filter import expression, literal
+from driftline.adapters.milvus.filter import expression, literal
 from driftline.core.records import ChunkHit, Removal, StoredDocument, StoredVersion, StoreTarget, VectorQuery, now_us
 
 _T = TypeVar("_T")
