@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -89,6 +90,29 @@ def test_an_image_holds_what_its_service_imports_and_nothing_else_is_needed(serv
     assert "Traceback" not in started.stderr
     cli = run(str(target / "bin/driftline"), "topics", "--help", env=clean)
     assert cli.returncode == 0, cli.stderr
+
+
+def test_an_image_that_cannot_be_written_to_compiles_nothing_when_it_starts(tmp_path: Path) -> None:
+    """As the builder installs, with its environment; then as a container starts."""
+    text = (DEPLOY / "Dockerfile").read_text()
+    building, running = (
+        dict(re.findall(r"(\w+)=(\S+)", line)) for line in re.findall(r"^ENV (.*(?:\\\n.*)*)", text, re.M)
+    )
+    uv = shutil.which("uv") or str(ROOT / ".venv/bin/uv")
+    target = tmp_path / "opt"
+    assert run(uv, "venv", "--quiet", str(target)).returncode == 0
+    for step in (["--require-hashes", "-r", str(DEPLOY / "locks/encode.lock")], ["--no-deps", "."]):
+        install = [uv, "pip", "install", "--quiet", "--python", str(target / "bin/python"), *step]
+        done = run(*install, env={**os.environ, **building})
+        assert done.returncode == 0, done.stderr
+    settings = {"PYTHONDONTWRITEBYTECODE": running["PYTHONDONTWRITEBYTECODE"]}
+    started = run(str(target / "bin/python"), "-v", "-c", "import driftline.encode.__main__", env=settings)
+    assert started.returncode == 0, started.stderr[-2000:]
+    # `python -v` quotes the path of bytecode, and leaves that of a source that it compiled just now bare.
+    assert f"# code object from '{target}/lib" in started.stderr
+    assert re.findall(rf"^# code object from ({target}/\S+)", started.stderr, re.M) == []
+    # Python's own image comes without bytecode: the Dockerfile compiles the standard library.
+    assert re.search(r"^RUN python -m compileall [^\n]*\\\n[^\n]*get_path\(\"stdlib\"\)", text, re.M)
 
 
 def test_the_locks_of_the_images_are_the_versions_that_are_tested() -> None:
