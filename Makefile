@@ -77,11 +77,14 @@ docs: setup ## Write the reference pages of docs/ from the code
 
 .PHONY: test
 test: lint ## Lint, unit, contract and end-to-end tests on local servers; coverage of what runs in the tests' process
-	$(PYTEST) --cov=driftline --cov-report=term:skip-covered tests/unit tests/wire tests/contract tests/e2e
+	$(PYTEST) $(AT_ONCE) --cov=driftline --cov-report= tests/unit tests/wire
+	$(PYTEST) --cov=driftline --cov-append --cov-report=term:skip-covered tests/contract tests/e2e
 
+# Half of their time is waiting for a thread or a deadline: two at a time, up to four where there are cores.
+AT_ONCE := --numprocesses auto --maxprocesses 4
 .PHONY: test-unit
 test-unit: setup ## The tests that need no server
-	$(PYTEST) tests/unit tests/wire
+	$(PYTEST) $(AT_ONCE) tests/unit tests/wire
 
 # What the deployment checks need has dependencies of its own that fit no other environment.
 CHECKS := $(VENV)/share/driftline/checks
@@ -120,16 +123,20 @@ test-train: $(TRAIN)/.done ## The training loop on a tiny model, with torch (ext
 	$(TRAIN)/bin/python -m pytest -q --noconftest tests/train
 
 .PHONY: test-full
-test-full: setup servers ## Contract, end-to-end and outage tests on Apache Kafka and Redis 7
-	DRIFTLINE_TEST_STACK=full $(PYTEST) tests/contract tests/e2e tests/faults/test_outages.py \
-		tests/faults/test_alerts.py
+test-full: setup servers ## All contract and end-to-end tests, outages and alerts on Apache Kafka and Redis 7
+	DRIFTLINE_TEST_STACK=full $(PYTEST) tests/contract tests/e2e tests/faults/test_alerts.py tests/faults/test_outages.py
+
+.PHONY: test-brokers
+test-brokers: setup servers ## Of `make test-full`, what may turn out otherwise on another broker or cache than in `make test`
+	DRIFTLINE_TEST_STACK=full $(PYTEST) -m brokers \
+		tests/contract tests/e2e tests/faults/test_alerts.py tests/faults/test_outages.py
 
 .PHONY: test-faults
-test-faults: setup ## Kill and freeze services under load and during upgrades, against the oracle (DRIFTLINE_FAULTS, DRIFTLINE_SEED)
+test-faults: setup ## Kill and freeze services under load and during upgrades, against the oracle (DRIFTLINE_FAULTS, DRIFTLINE_UPGRADES, DRIFTLINE_SEED)
 	$(PYTEST) -s tests/faults/test_kill.py tests/faults/test_upgrade_kill.py tests/faults/test_rolling.py
 
 .PHONY: parity
-parity: setup ## SciFact through the service against the encoder in process, side by side (10 minutes on 2 cores)
+parity: setup ## SciFact through the service against the encoder in process, side by side (DRIFTLINE_PARITY_DOCUMENTS)
 	$(PYTEST) -s tests/quality
 
 .PHONY: servers
@@ -141,6 +148,10 @@ servers: ## Debian's Redis 7, Prometheus and, for Apache Kafka, Java and Maven (
 .PHONY: bench
 bench: setup servers ## Measure throughput, latency and freshness; writes docs/benchmarks.md
 	$(RUN) tests.bench
+
+.PHONY: bench-imports
+bench-imports: setup ## What importing each service costs, with bytecode and without
+	$(RUN) tests.bench.imports
 
 .PHONY: bench-scale
 bench-scale: setup ## Measure 1 to 8 encode workers against an encoder of fixed latency; replay the scaler's decisions

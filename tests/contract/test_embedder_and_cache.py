@@ -160,6 +160,7 @@ def cache(request: pytest.FixtureRequest) -> Cache:
     return MemoryCache() if request.param == "memory" else RedisCache(request.getfixturevalue("redis_settings"))
 
 
+@pytest.mark.brokers
 def test_a_cache_returns_what_was_set_in_order(cache: Cache) -> None:
     cache.set_many({"ca": b"1", "cb": b"\x00\xff"}, 60)
     assert cache.get_many(["cb", "missing", "ca"]) == [b"\x00\xff", None, b"1"]
@@ -167,12 +168,14 @@ def test_a_cache_returns_what_was_set_in_order(cache: Cache) -> None:
     assert cache.healthy()
 
 
+@pytest.mark.brokers
 def test_increment_counts(cache: Cache) -> None:
     cache.increment("count-me")
     cache.increment("count-me")
     assert cache.get_many(["count-me"]) == [b"2"]
 
 
+@pytest.mark.brokers
 def test_a_redis_that_is_not_there_is_an_empty_cache() -> None:
     cache = RedisCache(RedisSettings(url="redis://127.0.0.1:1/0", timeout_seconds=0.05))
     cache.set_many({"a": b"1"}, 60)

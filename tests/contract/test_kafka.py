@@ -24,6 +24,8 @@ from driftline.core.settings import KafkaSettings
 from driftline.core.topics import TOPICS
 from tests.conftest import FULL
 
+pytestmark = pytest.mark.brokers
+
 
 class Listener:
     def __init__(self, when_revoked: Callable[[], None] = lambda: None) -> None:

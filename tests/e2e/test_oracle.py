@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -47,6 +48,7 @@ def unique_versions(histories: list[list[Change]]) -> list[list[Change]]:
     return result
 
 
+@pytest.mark.brokers
 def test_any_history_of_several_producers_ends_as_the_oracle(stack: Stack) -> None:
     user = User(stack)
 

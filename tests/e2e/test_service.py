@@ -82,6 +82,7 @@ def test_a_token_reads_your_own_write(user: User) -> None:
         assert hits[0]["fields"]["title"] == f"unique{i} words"
 
 
+@pytest.mark.brokers
 def test_a_cached_result_is_never_older_than_a_searchable_write(user: User) -> None:
     name = user.create()
     for i in range(6):
@@ -128,6 +129,7 @@ def test_tenants_are_apart(user: User) -> None:
         assert hit["fields"] == {"title": f"of {tenant}"}
 
 
+@pytest.mark.brokers
 def test_a_deleted_collection_is_gone_and_its_successor_is_empty(user: User) -> None:
     name = user.create()
     user.put(name, "a", title="old life")
@@ -172,6 +174,7 @@ def test_grpc_does_what_rest_does(user: User, stack: Stack) -> None:
         assert "driftline.v1.SearchService" in names
 
 
+@pytest.mark.brokers
 @pytest.mark.parametrize("topic, reason", [(t, "undecodable") for t in (CHANGES.name, VECTORS.name, BACKFILL.name)])
 def test_poison_in_a_topic_is_set_aside_alone_and_can_be_replayed(
     user: User, pipeline_kafka: KafkaSettings, topic: str, reason: str
@@ -192,6 +195,7 @@ def test_poison_in_a_topic_is_set_aside_alone_and_can_be_replayed(
     publisher.close()
 
 
+@pytest.mark.brokers
 def test_poison_in_the_other_topics_stops_nobody(user: User, pipeline_kafka: KafkaSettings, stack: Stack) -> None:
     """Control and receipts are followed by services, documents and dead letters are read by the command line."""
     publisher = KafkaPublisher(pipeline_kafka)
@@ -206,6 +210,7 @@ def test_poison_in_the_other_topics_stops_nobody(user: User, pipeline_kafka: Kaf
     assert "unreadable record documents/0/" in run_cli(stack, "verify", name)
 
 
+@pytest.mark.brokers
 def test_the_documents_topic_is_the_source_of_truth(user: User, pipeline_kafka: KafkaSettings) -> None:
     name = user.create(versions="external")
     uid = user.ingest.get(f"/v1/collections/{name}").json()["uid"]
@@ -220,6 +225,7 @@ def test_the_documents_topic_is_the_source_of_truth(user: User, pipeline_kafka: 
     assert found == {"a": ("UPSERT", b'{"title":"one"}'), "b": ("DELETE", b"")}
 
 
+@pytest.mark.brokers
 def test_a_users_own_topic_flows_in(user: User, stack: Stack, tmp_path: Path) -> None:
     name = user.create()
     plain, debezium = f"orders-{name}", f"rows-{name}"

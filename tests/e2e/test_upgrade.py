@@ -15,6 +15,7 @@ from tests.load import Freshness, Load, Searches
 from tests.oracle import VERSIONED, Oracle, check, stored
 
 
+@pytest.mark.brokers
 @pytest.mark.timeout(400)
 def test_an_upgrade_under_load_loses_nothing_fails_no_search_and_can_be_undone(stack: Stack) -> None:
     user, oracle = User(stack), Oracle()

@@ -10,17 +10,21 @@ from typing import Any
 import httpx
 import pytest
 
+from driftline.local.prometheus import start_prometheus
 from driftline.local.stack import SERVICES, Stack
 from tests.client import User, until
-from tests.conftest import options
+
+pytestmark = pytest.mark.brokers
 
 
 @pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    started = Stack(tmp_path_factory.mktemp("watched"))
-    started.up(options(prometheus=True, models=("hashing",)), report=lambda _: None)
-    yield started
-    started.down()
+def watched(stack: Stack) -> Iterator[Stack]:
+    """The stack that the other suites have used, and a Prometheus that has seen nothing of it."""
+    process = stack._keep(start_prometheus(stack.home))
+    stack.addresses["prometheus"] = f"http://127.0.0.1:{process.ports['prometheus']}"
+    stack._save()
+    yield stack
+    stack.remove("prometheus")
 
 
 def ask(stack: Stack, path: str, **params: str) -> Any:

@@ -17,6 +17,7 @@ from driftline.local.stack import Stack
 from tests.client import User, until
 from tests.conftest import FULL
 
+pytestmark = pytest.mark.brokers
 SECONDS = float(os.environ.get("DRIFTLINE_OUTAGE_SECONDS", "30" if FULL else "8"))
 WAITING = {"triton": "encode", "milvus": "index"}
 

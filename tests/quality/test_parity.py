@@ -1,11 +1,13 @@
 """Search quality through the whole service equals the encoder's own: nothing is lost on the way.
 
 The reference encodes in this process, with ONNX Runtime and an exact search, and shares no code with the service.
+DRIFTLINE_PARITY_DOCUMENTS keeps that many documents (all by default): the judged ones, and others at random.
 """
 
 from __future__ import annotations
 
 import os
+import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +24,14 @@ from driftline.retrieval.evaluation import evaluate
 from tests.client import User, until
 
 ENCODER = "minilm-l6-int8"
+DOCUMENTS = int(os.environ.get("DRIFTLINE_PARITY_DOCUMENTS", "0"))
+
+
+def some_of(corpus: list[dict[str, str]], judged: set[str]) -> list[dict[str, str]]:
+    """The judged documents and as many others as there is room for, in the corpus' order."""
+    others = [d["_id"] for d in corpus if d["_id"] not in judged]
+    kept = judged | set(random.Random(7).sample(others, min(len(others), max(0, DOCUMENTS - len(judged)))))
+    return [d for d in corpus if d["_id"] in kept]
 
 
 def reference_vectors(folder: Path, texts: list[str]) -> np.ndarray:
@@ -50,6 +60,8 @@ def test_scifact_through_the_service_is_as_good_as_the_encoder(stack: Stack, dat
     corpus = [orjson.loads(line) for line in (folder / "corpus.jsonl").read_bytes().splitlines()]
     qrels = read_qrels(folder, "test")
     queries = {q: text for q, text in read_queries(folder).items() if q in qrels}
+    if DOCUMENTS:
+        corpus = some_of(corpus, {document for judged in qrels.values() for document in judged})
 
     user = User(stack)
     fields = {"title": {"type": "text"}, "text": {"type": "text"}}
