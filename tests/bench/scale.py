@@ -36,6 +36,7 @@ from driftline.encode.settings import EncodeSection
 from driftline.encode.stage import Change, EncodeStage, decode
 from driftline.local import servers
 from driftline.local.processes import start, stop
+from driftline.local.waiting import Patience, wait_until
 from tests.build import a_change, a_collection
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -221,7 +222,9 @@ def main() -> int:
     rates: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
-        broker = servers.start_embedded_kafka(home)
+        starting = servers.start_embedded_kafka(home)
+        broker = starting.process
+        wait_until(broker, starting.ready, Patience())
         try:
             address = f"127.0.0.1:{broker.ports['kafka']}"
             settings = kafka(address)

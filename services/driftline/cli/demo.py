@@ -17,9 +17,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from driftline.cli.client import Api, home, path_of
 from driftline.cli.load import send_lines
+from driftline.cli.local import start
 from driftline.cli.output import console, table
 from driftline.cli.search import show
-from driftline.local.processes import StartError
 from driftline.local.stack import Options, Stack
 
 COLLECTION = "python-docs"
@@ -201,15 +201,7 @@ def _known_items(corpus: list[dict[str, Any]], count: int = 100) -> None:
     )
 
 
-def main() -> int:
-    stack = Stack(home())
-    console.rule("[bold]Driftline demo")
-    try:
-        if not stack.running():
-            stack.up(Options(), lambda message: console.print(f"  {message}", highlight=False))
-    except StartError as error:
-        console.print(f"[red]{error}[/]", markup=True)
-        return 1
+def _show(stack: Stack) -> None:
     ingest = Api("ingest")
     ingest.call("PUT", f"/v1/collections/{COLLECTION}", json=DEFINITION)
     corpus = documents()
@@ -227,6 +219,23 @@ def main() -> int:
                   "  .venv/bin/driftline status      .venv/bin/driftline doctor\n"
                   f"  open {stack.ingest_url}/docs and {stack.query_url}/docs\n"
                   "  .venv/bin/driftline down")  # fmt: skip
+
+
+def main() -> int:
+    stack = Stack(home())
+    console.rule("[bold]Driftline demo")
+    found_running = stack.running()
+    if not found_running:
+        start(stack, Options(supervise=True))
+    try:
+        _show(stack)
+    except KeyboardInterrupt:
+        if found_running:
+            console.print("\ninterrupted; the system was running before and still is")
+        else:
+            console.print("\ninterrupted; taking the system down")
+            stack.down(grace_seconds=10)
+        return 130
     return 0
 
 

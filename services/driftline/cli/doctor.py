@@ -10,8 +10,8 @@ from driftline.adapters.kafka import KafkaLogReader, KafkaTopicAdmin
 from driftline.cli.connect import connections
 from driftline.core.errors import Unavailable
 from driftline.core.provision import ensure_topics
-from driftline.local.servers import triton_environment
 from driftline.local.stack import Stack
+from driftline.local.triton import triton_environment
 
 Check = tuple[str, str, str]
 

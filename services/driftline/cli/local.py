@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import datetime
+import signal
 import sys
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from driftline.cli.client import home
 from driftline.cli.output import console, emit_json, fail, table
 from driftline.local import models
 from driftline.local.processes import StartError
-from driftline.local.stack import Options, Stack, prepare
+from driftline.local.stack import SERVICES, Options, Stack, prepare
+from driftline.local.waiting import Patience
 
+_PATIENCE = Patience()
 _Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
@@ -30,6 +36,33 @@ def setup(
         fail(str(error))
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise KeyboardInterrupt
+
+
+def start(stack: Stack, options: Options) -> None:
+    """Start a system, or end the command with one clear line. Ctrl-C and SIGTERM take down what was started."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        stack.up(options, _say)
+    except (StartError, models.ModelError) as error:
+        fail(escape(str(error)))
+    except KeyboardInterrupt:
+        fail("interrupted; what was started is down again", 130)
+
+
+def _counts(replicas: list[str]) -> dict[str, int]:
+    """`encode=2` and the like. Ends the command when one is of another form."""
+    found = {}
+    for item in replicas:
+        service, _, count = item.partition("=")
+        if service not in SERVICES or not count.isdecimal() or not 1 <= int(count) <= 16:
+            fail(f"--replicas {escape(item)}: expected SERVICE=N with N from 1 to 16 and one of {', '.join(SERVICES)}")
+        found[service] = int(count)
+    return found
+
+
 def up(
     kafka: Annotated[str, typer.Option(help="embedded, apache (needs Java and Maven), or host:port")] = "embedded",
     milvus: Annotated[str, typer.Option(help="http://host:port of an existing Milvus")] = "",
@@ -38,18 +71,28 @@ def up(
     model: Annotated[list[str] | None, typer.Option(help="encoders to load")] = None,
     replicas: Annotated[list[str] | None, typer.Option(help="SERVICE=N, for example encode=2")] = None,
     prometheus: Annotated[bool, typer.Option("--prometheus", help="watch it with Prometheus and our alerts")] = False,
+    supervise: Annotated[bool, typer.Option(help="leave a process behind that starts again what dies")] = True,
+    stuck_after: Annotated[
+        float, typer.Option(min=1, help="seconds without a log line or processor time, then a part is given up")
+    ] = _PATIENCE.stuck_seconds,
+    start_limit: Annotated[
+        float, typer.Option(min=1, help="seconds that a part may take to start, progress or not")
+    ] = _PATIENCE.start_seconds,
 ) -> None:
     """Start the whole system on this machine: real servers as processes, no containers, no root."""
-    counts = dict(item.split("=", 1) for item in replicas or [])
     options = Options(
-        kafka=kafka, milvus=milvus, redis=redis, triton=triton, models=model or [models.DEFAULT],
-        prometheus=prometheus, replicas={name: int(n) for name, n in counts.items()},
-    )  # fmt: skip
+        kafka=kafka,
+        milvus=milvus,
+        redis=redis,
+        triton=triton,
+        models=model or [models.DEFAULT],
+        prometheus=prometheus,
+        replicas=_counts(replicas or []),
+        supervise=supervise,
+        patience=Patience(stuck_after, start_limit),
+    )
     stack = Stack(home())
-    try:
-        stack.up(options, _say)
-    except (StartError, models.ModelError) as error:
-        fail(str(error))
+    start(stack, options)
     console.print("[bold green]Driftline is up.[/]")
     table(["part", "address"], sorted(stack.addresses.items()))
     for note in stack.notes:
@@ -65,8 +108,16 @@ def down() -> None:
                   f"{stack.home} to start from nothing.")  # fmt: skip
 
 
+def _when(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
+
+
+def _restarts(part: dict[str, Any]) -> str:
+    return f"{part['restarts']}, last {_when(part['restarted_at'])}" if "restarts" in part else "-"
+
+
 def status(as_json: _Json = False) -> None:
-    """Every part of the local system; the last lines of one that crashed. Exit 1 unless all run."""
+    """Every part of the local system, and what was started again. Exit 1 unless all run."""
     parts = Stack(home()).status()
     if as_json:
         emit_json(parts)
@@ -74,10 +125,22 @@ def status(as_json: _Json = False) -> None:
         console.print(f"Nothing runs in {home()}. Start with `driftline up`.")
     else:
         table(
-            ["part", "state", "pid", "ports"],
-            [(p["name"], p["state"], p["pid"], " ".join(f"{k}={v}" for k, v in p["ports"].items())) for p in parts],
+            ["part", "state", "since", "restarts", "pid", "ports"],
+            [
+                (
+                    part["name"],
+                    part["state"],
+                    _when(part["since"]),
+                    _restarts(part),
+                    part["pid"],
+                    " ".join(f"{name}={port}" for name, port in part["ports"].items()),
+                )
+                for part in parts
+            ],
         )
         for part in parts:
+            if "why" in part:
+                console.print(f"\n{part['name']} was started again: {part['why']}", markup=False, highlight=False)
             if "last_lines" in part:
                 console.print(f"\n[bold red]{part['name']} crashed.[/] The end of {part['log']}:")
                 console.print(part["last_lines"], markup=False, highlight=False)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,17 @@ import psutil
 
 
 class StartError(Exception):
-    """A part did not start; the message carries the last lines of its log."""
+    """A part did not start; the message says what it wrote, or what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A started process. The creation time makes sure that a reused id is never taken for it."""
+    """A started process. The creation time makes sure that a reused id is never taken for it.
+
+    It leads a session of its own, by which its children are found also after its death. `log_start` is where this
+    run begins in its log, in bytes; `shm_prefix` begins the names of its files in /dev/shm; `forgetful` says that
+    what it holds is gone when it ends, so that the services must begin anew.
+    """
 
     name: str
     pid: int
@@ -30,6 +36,9 @@ class Process:
     command: list[str]
     env: dict[str, str]
     cwd: str | None = None
+    log_start: int = 0
+    shm_prefix: str = ""
+    forgetful: bool = False
 
     def running(self) -> bool:
         found = _find(self.pid, self.created)
@@ -39,9 +48,10 @@ class Process:
         return asdict(self)
 
     def tail(self, lines: int = 12) -> str:
+        """The last lines that this run wrote to its log; "" when it has written nothing."""
         try:
             with open(self.log, "rb") as file:
-                file.seek(max(0, os.path.getsize(self.log) - 16_384))
+                file.seek(max(self.log_start, os.path.getsize(self.log) - 16_384))
                 return b"\n".join(file.read().splitlines()[-lines:]).decode("utf-8", "replace")
         except OSError as error:
             return f"(no log: {error})"
@@ -52,6 +62,41 @@ class Process:
         if found is not None:
             found.send_signal(number)
 
+    def family(self) -> list[psutil.Process]:
+        """What is alive of its session: itself, and its children also when it is dead.
+
+        A session keeps its number as long as it has a member, so no process of somebody else is ever in it.
+        """
+        if not self.created:
+            return []  # it ended before it could be looked at
+        found = []
+        for member in psutil.process_iter():
+            try:
+                if os.getsid(member.pid) == self.pid and member.create_time() > self.created - 0.5:
+                    found.append(member)
+            except (psutil.NoSuchProcess, ProcessLookupError, PermissionError):
+                continue
+        return found
+
+    def clean(self) -> None:
+        """Remove what it left when it died: its children and its files in /dev/shm. Only once it is dead.
+
+        Triton's stubs (300 MB each) ignore SIGTERM, and some outlive their server's crash.
+        """
+        for orphan in self.family():
+            _kill(orphan)
+        if self.shm_prefix:
+            for path in _SHARED_MEMORY.glob(f"{self.shm_prefix}*"):
+                path.unlink(missing_ok=True)
+
+
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
+
+
+def _kill(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.kill()
+
 
 def _find(pid: int, created: float) -> psutil.Process | None:
     try:
@@ -61,16 +106,21 @@ def _find(pid: int, created: float) -> psutil.Process | None:
         return None
 
 
+# Below the range from which Linux takes the ports of outgoing connections (32768 on): a port that is chosen here and
+# bound a second later by a slow server is then not taken meanwhile by some client.
+_PORTS = range(20_000, 32_000)
+
+
 def free_port(wanted: int = 0) -> int:
-    """`wanted` when it is free on loopback, else any free port."""
-    for port in (wanted, 0):
+    """`wanted` when it is free on loopback, else a free port at random. Raises StartError."""
+    for port in [wanted] * bool(wanted) + random.sample(_PORTS, 100):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return int(probe.getsockname()[1])
+            return port
     raise StartError("no free port on 127.0.0.1")
 
 
@@ -81,10 +131,13 @@ def start(
     ports: Mapping[str, int] | None = None,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    shm_prefix: str = "",
+    forgetful: bool = False,
 ) -> Process:
     """Start a process in a session of its own, its output appended to `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
+        log_start = out.tell()
         started = subprocess.Popen(
             list(command), stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
             env={**os.environ, **(env or {})}, cwd=cwd,
@@ -94,35 +147,52 @@ def start(
     except psutil.NoSuchProcess:
         created = 0.0
     _children.append(started)
-    where = str(cwd) if cwd is not None else None
-    return Process(name, started.pid, created, str(log), dict(ports or {}), list(command), dict(env or {}), where)
+    _exit_codes.pop(started.pid, None)
+    return Process(
+        name,
+        started.pid,
+        created,
+        str(log),
+        dict(ports or {}),
+        list(command),
+        dict(env or {}),
+        str(cwd) if cwd is not None else None,
+        log_start,
+        shm_prefix,
+        forgetful,
+    )
 
 
 def again(process: Process) -> Process:
-    """Start the same command with the same ports once more: after a crash, or after killing it on purpose."""
-    cwd = Path(process.cwd) if process.cwd is not None else None
-    return start(process.name, process.command, Path(process.log), process.ports, process.env, cwd)
+    """Start the same command with the same ports once more, after removing what the dead one left."""
+    process.clean()
+    return start(
+        process.name,
+        process.command,
+        Path(process.log),
+        process.ports,
+        process.env,
+        Path(process.cwd) if process.cwd is not None else None,
+        process.shm_prefix,
+        process.forgetful,
+    )
 
 
 # Held so that children of a long-lived parent (tests) are reaped and never become zombies that look alive.
 _children: list[subprocess.Popen[bytes]] = []
+_exit_codes: dict[int, int] = {}
 
 
 def reap() -> None:
-    _children[:] = [child for child in _children if child.poll() is None]
+    for child in list(_children):
+        if child.poll() is not None:
+            _exit_codes[child.pid] = child.returncode
+            _children.remove(child)
 
 
-def wait_until(process: Process, ready: Callable[[], bool], timeout_seconds: float) -> None:
-    """Return when `ready`. Raises StartError when the process ends first or the time is over."""
-    deadline = time.monotonic() + timeout_seconds
-    while time.monotonic() < deadline:
-        reap()
-        if not process.running():
-            raise StartError(f"{process.name} ended while starting. Its last lines:\n{process.tail()}")
-        if ready():
-            return
-        time.sleep(0.05)  # polling another process: there is nothing to wait on
-    raise StartError(f"{process.name} was not ready within {timeout_seconds:.0f} s. Its last lines:\n{process.tail()}")
+def exit_code(process: Process) -> int | None:
+    """How a child of this Python process ended, negative for a signal; None when that is not known."""
+    return _exit_codes.get(process.pid)
 
 
 def answers(port: int) -> bool:
@@ -133,7 +203,7 @@ def answers(port: int) -> bool:
 
 
 def stop(processes: Sequence[Process], grace_seconds: float) -> None:
-    """SIGTERM all (and their children), wait together, SIGKILL what is left."""
+    """SIGTERM all (and their children), wait together, SIGKILL what is left, and clean up after them."""
     trees: list[psutil.Process] = []
     for process in processes:
         found = _find(process.pid, process.created)
@@ -146,10 +216,9 @@ def stop(processes: Sequence[Process], grace_seconds: float) -> None:
         except psutil.NoSuchProcess:
             continue
     _, alive = psutil.wait_procs(trees, timeout=grace_seconds)
-    for process_ in alive:
-        try:
-            process_.kill()
-        except psutil.NoSuchProcess:
-            continue
+    for left in alive:
+        _kill(left)
     psutil.wait_procs(alive, timeout=5)
     reap()
+    for process in processes:
+        process.clean()

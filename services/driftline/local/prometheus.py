@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from driftline.local.assets import asset
-from driftline.local.processes import Process, StartError, free_port, start, wait_until
-from driftline.local.servers import http_ok
+from driftline.local.processes import Process, StartError, free_port, start
+from driftline.local.servers import Starting, http_ok
 
 _CONFIG = """\
 # Written by `driftline up --prometheus`; the rules are those of the chart.
@@ -42,7 +42,7 @@ def write_targets(folder: Path, processes: Iterable[Process], services: Iterable
     part.rename(folder / "targets.json")
 
 
-def start_prometheus(home: Path) -> Process:
+def start_prometheus(home: Path) -> Starting:
     """Debian's Prometheus, or any on the PATH. Raises StartError, also when there is none."""
     executable = shutil.which("prometheus")
     if executable is None:
@@ -62,5 +62,4 @@ def start_prometheus(home: Path) -> Process:
         f"--web.listen-address=127.0.0.1:{port}", "--storage.tsdb.retention.time=7d", "--log.level=warn",
     ]  # fmt: skip
     process = start("prometheus", command, home / "logs/prometheus.log", {"prometheus": port})
-    wait_until(process, lambda: http_ok(f"http://127.0.0.1:{port}/-/ready"), 60)
-    return process
+    return Starting(process, lambda: http_ok(f"http://127.0.0.1:{port}/-/ready"))
