@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import signal
 import socket
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -60,7 +62,8 @@ class Process:
         """Send a signal, if it is still the same process."""
         found = _find(self.pid, self.created)
         if found is not None:
-            found.send_signal(number)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found.send_signal(number)
 
     def family(self) -> list[psutil.Process]:
         """What is alive of its session: itself, and its children also when it is dead.
@@ -72,7 +75,9 @@ class Process:
         found = []
         for member in psutil.process_iter():
             try:
-                if os.getsid(member.pid) == self.pid and member.create_time() > self.created - 0.5:
+                if os.getsid(member.pid) != self.pid or member.create_time() < self.created - 0.5:
+                    continue
+                if member.status() != psutil.STATUS_ZOMBIE:
                     found.append(member)
             except (psutil.NoSuchProcess, ProcessLookupError, PermissionError):
                 continue
@@ -91,6 +96,13 @@ class Process:
 
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _kill(process: psutil.Process) -> None:
@@ -203,22 +215,25 @@ def answers(port: int) -> bool:
 
 
 def stop(processes: Sequence[Process], grace_seconds: float) -> None:
-    """SIGTERM all (and their children), wait together, SIGKILL what is left, and clean up after them."""
-    trees: list[psutil.Process] = []
+    """SIGTERM all, wait together for them and their children, SIGKILL what is left, and clean up after them.
+
+    A child that leads a session of its own is not touched: it is a part in its own right, that the supervisor started.
+    """
+    families = [member for process in processes for member in process.family()]
     for process in processes:
-        found = _find(process.pid, process.created)
-        if found is None:
-            continue
-        try:
-            trees += [found, *found.children(recursive=True)]
-            found.resume()
-            found.terminate()
-        except psutil.NoSuchProcess:
-            continue
-    _, alive = psutil.wait_procs(trees, timeout=grace_seconds)
-    for left in alive:
-        _kill(left)
-    psutil.wait_procs(alive, timeout=5)
-    reap()
+        # Also one that is frozen must hear it.
+        process.signal(signal.SIGCONT)
+        process.signal(signal.SIGTERM)
+    deadline = time.monotonic() + grace_seconds
+    while time.monotonic() < deadline and any(_alive(member) for member in families):
+        reap()
+        time.sleep(0.05)  # not all are children of ours that could be waited for
+    for member in families:
+        _kill(member)
     for process in processes:
         process.clean()
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline and any(_alive(member) for member in families):
+        reap()
+        time.sleep(0.02)
+    reap()

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from driftline import __version__
+from driftline.cli.connect import completed
+from driftline.cli.local import _counts
+from driftline.cli.main import COMMANDS, resolve
+
+
+def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **env}, timeout=60)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_each_says_of_itself(name: str) -> None:
+    assert " ".join((resolve(name).help or "").split("\n\n")[0].split()) == COMMANDS[name].help
+
+
+def test_help_imports_no_client_and_no_command() -> None:
+    code = (
+        "import sys\nfrom driftline.cli.main import app\n"
+        "try: app(['--help'])\nexcept SystemExit: pass\n"
+        "print('IMPORTED', *sorted({m.partition('.')[0] for m in sys.modules}), "
+        "*(m for m in sys.modules if m.startswith('driftline.cli.')))"
+    )
+    imported = run("-c", code).stdout.rpartition("IMPORTED")[2].split()
+    assert {"kafka", "httpx", "numpy", "pydantic", "grpc"} & set(imported) == set()
+    assert [m for m in imported if m.startswith("driftline.cli.")] == ["driftline.cli.main"]
+
+
+def test_the_version_is_an_option_too() -> None:
+    for way in ("--version", "version"):
+        assert run("-m", "driftline.cli", way).stdout.strip() == __version__
+
+
+def test_the_shell_can_complete_commands_and_those_of_a_group() -> None:
+    def complete(words: str, index: int) -> list[str]:
+        env = {"_DRIFTLINE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(index)}
+        code = "import sys; sys.argv[0] = 'driftline'; from driftline.cli.main import main; main()"
+        return run("-c", code, **env).stdout.split()
+
+    assert complete("driftline col", 1) == ["collections"]
+    assert "show" in complete("driftline collections ", 2)
+
+
+def test_an_unknown_command_is_refused() -> None:
+    done = run("-m", "driftline.cli", "nosuch")
+    assert done.returncode == 2
+    assert "nosuch" in done.stderr
+
+
+def test_commands_take_the_local_systems_settings_where_nothing_else_says_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIFTLINE_TRITON__URL", "mine:1")
+    local = {
+        "DRIFTLINE_TRITON__URL": "local:1",
+        "DRIFTLINE_KAFKA__BOOTSTRAP_SERVERS": "local:2",
+        "DRIFTLINE_KAFKA__PARTITIONS": "7",
+        "DRIFTLINE_QUERY__LOG_PER_SECOND": "5",
+        "OMP_NUM_THREADS": "1",
+    }
+    before = dict(os.environ)
+    settings = completed(local)
+    assert (settings.triton.url, settings.kafka.bootstrap_servers, settings.kafka.partitions) == (
+        "mine:1",
+        "local:2",
+        7,
+    )
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize(
+    "item", ["encode", "encode=", "encode=x", "encode=0", "encode=-1", "nosuch=2", "encode=1000000"]
+)
+def test_a_wrong_number_of_replicas_is_refused_with_one_line(item: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        _counts([item])
+    assert capsys.readouterr().err.count("\n") == 1
