@@ -1,5 +1,7 @@
-"""What `driftline up` leaves running: on loopback only, beside another system, mended when a part dies, ready on a machine
-that is ten times slower."""
+"""What `driftline up` leaves running: on loopback only, beside another system, mended when a part dies.
+
+And ready, only later, on a machine that is ten times slower.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +91,7 @@ def on_loopback(address: str) -> bool:
 def test_a_second_system_starts_beside_the_first_on_a_tenth_of_the_processor(stack: Stack, second: Stack) -> None:
     for system in (stack, second):
         assert {p["state"] for p in system.status()} == {"running"}
-    ports = [set(port for _, _, port in listening(system.processes)) for system in (stack, second)]
+    ports = [{port for _, _, port in listening(system.processes)} for system in (stack, second)]
     assert len(ports[1]) >= 15
     assert not ports[0] & ports[1]
 
