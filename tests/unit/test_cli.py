@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 
 from driftline import __version__
@@ -81,3 +85,33 @@ def test_a_wrong_number_of_replicas_is_refused_with_one_line(item: str, capsys: 
     with pytest.raises(SystemExit):
         _counts([item])
     assert capsys.readouterr().err.count("\n") == 1
+
+
+# A sleeping part in the place of the servers, started by the command that is then interrupted.
+PART = """
+import sys, time
+from pathlib import Path
+from driftline.cli import demo, local
+from driftline.local import stack
+from driftline.local.processes import start
+def begin(self, *_):
+    part = self._keep(start("redis", [sys.executable, "-c", "import time; time.sleep(600)"], self.home / "log"))
+    print("PART", part.pid, flush=True)
+def hang(*_):
+    time.sleep(600)
+"""
+UP = PART + "def servers(self, *_): begin(self); hang()\nstack.Stack._start_servers = servers\nlocal.up()"
+DEMO = PART + "stack.Stack.up = begin\ndemo._show = hang\nraise SystemExit(demo.main())"
+
+
+@pytest.mark.parametrize("code", [UP, DEMO], ids=["up", "demo"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_command_takes_down_what_it_started(code: str, number: int, tmp_path: Path) -> None:
+    env = {**os.environ, "DRIFTLINE_HOME": str(tmp_path / "home")}
+    command = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=env)
+    assert command.stdout is not None
+    part = next(int(line.split()[1]) for line in command.stdout if line.startswith("PART"))
+    time.sleep(0.3)  # into the sleep that stands for the rest of the start, or for the demo
+    command.send_signal(number)
+    assert command.wait(60) == 130
+    assert not psutil.pid_exists(part) or psutil.Process(part).status() == psutil.STATUS_ZOMBIE

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from driftline.cli.client import Api, home, path_of
 from driftline.cli.load import send_lines
-from driftline.cli.local import start
+from driftline.cli.local import start, taking_down_when_interrupted
 from driftline.cli.output import console, table
 from driftline.cli.search import show
 from driftline.local.stack import Options, Stack
@@ -224,18 +224,16 @@ def _show(stack: Stack) -> None:
 def main() -> int:
     stack = Stack(home())
     console.rule("[bold]Driftline demo")
-    found_running = stack.running()
-    if not found_running:
-        start(stack, Options(supervise=True))
-    try:
+    if stack.running():
         _show(stack)
-    except KeyboardInterrupt:
-        if found_running:
-            console.print("\ninterrupted; the system was running before and still is")
-        else:
-            console.print("\ninterrupted; taking the system down")
+        return 0
+    start(stack, Options(supervise=True))
+    with taking_down_when_interrupted():
+        try:
+            _show(stack)
+        except KeyboardInterrupt:
             stack.down(grace_seconds=10)
-        return 130
+            return 130
     return 0
 
 

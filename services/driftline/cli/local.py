@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.markup import escape
@@ -36,20 +38,37 @@ def setup(
         fail(str(error))
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    del number, frame
-    raise KeyboardInterrupt
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def taking_down_when_interrupted() -> Iterator[None]:
+    """Ctrl-C, SIGTERM and a closed terminal raise KeyboardInterrupt, once: taking down is not interrupted."""
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        del number, frame
+        for each in _INTERRUPTS:
+            signal.signal(each, signal.SIG_IGN)
+        sys.stderr.write("\n  interrupted; taking down what was started\n")
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in _INTERRUPTS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def start(stack: Stack, options: Options) -> None:
-    """Start a system, or end the command with one clear line. Ctrl-C and SIGTERM take down what was started."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        stack.up(options, _say)
-    except (StartError, models.ModelError) as error:
-        fail(escape(str(error)))
-    except KeyboardInterrupt:
-        fail("interrupted; what was started is down again", 130)
+    """Start a system, or end the command with one clear line; interrupted, with nothing left running."""
+    with taking_down_when_interrupted():
+        try:
+            stack.up(options, _say)
+        except (StartError, models.ModelError) as error:
+            fail(escape(str(error)))
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
 
 
 def _counts(replicas: list[str]) -> dict[str, int]:
@@ -104,8 +123,9 @@ def down() -> None:
     """Stop the local system: services first, then what they stand on."""
     stack = Stack(home())
     stack.down()
-    console.print("Driftline is down. What Milvus holds is kept; delete "
-                  f"{stack.home} to start from nothing.")  # fmt: skip
+    console.print(f"Driftline is down. What Milvus holds is kept; delete {stack.home} to start from nothing.")
+    for note in stack.notes:
+        console.print(f"[yellow]note[/] {note}")
 
 
 def _when(seconds: float) -> str:

@@ -124,7 +124,9 @@ class Stack:
         return self.addresses.get("query", "")
 
     def running(self) -> bool:
-        return any(p.running() for p in self.processes)
+        """Whether a part runs, or is about to be started again."""
+        supervisor = self._state.supervisor
+        return any(p.running() for p in [*self.processes, *([supervisor] if supervisor else [])])
 
     def process(self, name: str) -> Process:
         """The process of a part, `encode` or `encode-2`."""
