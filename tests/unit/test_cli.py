@@ -104,8 +104,11 @@ UP = PART + "def servers(self, *_): begin(self); hang()\nstack.Stack._start_serv
 DEMO = PART + "stack.Stack.up = begin\ndemo._show = hang\nraise SystemExit(demo.main())"
 
 
-@pytest.mark.parametrize("code", [UP, DEMO], ids=["up", "demo"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "code, number",
+    [(UP, signal.SIGINT), (UP, signal.SIGTERM), (UP, signal.SIGHUP), (DEMO, signal.SIGINT)],
+    ids=["up", "up ended", "up without its terminal", "demo"],
+)
 def test_an_interrupted_command_takes_down_what_it_started(code: str, number: int, tmp_path: Path) -> None:
     env = {**os.environ, "DRIFTLINE_HOME": str(tmp_path / "home")}
     command = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=env)

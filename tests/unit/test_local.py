@@ -32,7 +32,7 @@ def a_process(folder: Path, code: str, name: str = "part", **more: object) -> Pr
 
 
 SLEEP = "import time; time.sleep(600)"
-PATIENCE = Patience(stuck_seconds=2.0, start_seconds=60.0)
+PATIENCE = Patience(stuck_seconds=1.0, start_seconds=60.0)
 
 
 def ready_when(process: Process, text: str) -> bool:
@@ -43,7 +43,7 @@ def ready_when(process: Process, text: str) -> bool:
 
 
 def test_a_part_that_writes_is_waited_for_beyond_the_limit_on_no_progress(tmp_path: Path) -> None:
-    process = a_process(tmp_path, "import time\nfor i in range(8): print(i); time.sleep(.5)\nprint('ready')\n" + SLEEP)
+    process = a_process(tmp_path, "import time\nfor i in range(8): print(i); time.sleep(.25)\nprint('ready')\n" + SLEEP)
     wait_until(process, lambda: ready_when(process, "ready"), PATIENCE)
     stop([process], 1)
 
@@ -58,7 +58,7 @@ def test_a_part_that_only_uses_the_processor_is_waited_for_too(tmp_path: Path) -
 
 def test_a_part_that_neither_writes_nor_works_is_given_up_and_the_message_says_what_to_do(tmp_path: Path) -> None:
     process = a_process(tmp_path, SLEEP)
-    with pytest.raises(Stuck, match=r"no progress for 2 s(.|\n)*--stuck-after(.|\n)*wrote nothing(.|\n)*free -m"):
+    with pytest.raises(Stuck, match=r"no progress for 1 s(.|\n)*--stuck-after(.|\n)*wrote nothing(.|\n)*free -m"):
         wait_until(process, lambda: False, PATIENCE)
     stop([process], 1)
 
@@ -66,7 +66,7 @@ def test_a_part_that_neither_writes_nor_works_is_given_up_and_the_message_says_w
 def test_a_part_that_works_for_ever_is_given_up_after_the_overall_limit(tmp_path: Path) -> None:
     process = a_process(tmp_path, "import time\nwhile True: print('still here'); time.sleep(.2)")
     with pytest.raises(Stuck, match="--start-limit"):
-        wait_until(process, lambda: False, Patience(10, 2))
+        wait_until(process, lambda: False, Patience(10, 1))
     stop([process], 1)
 
 
@@ -347,6 +347,16 @@ def test_the_supervisor_process_restarts_and_status_tells_and_down_ends_it(tmp_p
     assert not watcher.running()
     assert not psutil.pid_exists(first)
     assert Stack(stack.home).status() == []
+
+
+def test_only_the_supervisor_changes_the_parts_of_a_supervised_system(tmp_path: Path) -> None:
+    stack = supervised_system(tmp_path)
+    try:
+        for change in (stack.restart, stack.remove, stack.start_service):
+            with pytest.raises(StartError, match="--no-supervise"):
+                change("redis")
+    finally:
+        stack.down(5)
 
 
 def test_the_supervisor_ends_itself_and_the_parts_when_the_state_is_gone(tmp_path: Path) -> None:

@@ -250,6 +250,7 @@ class Stack:
 
     def start_service(self, service: str, number: int = 1) -> Process:
         """Start one replica of a service; it may not be ready yet."""
+        self._alone()
         name = service if number == 1 else f"{service}-{number}"
         ports = {
             "http": free_port({"ingest": 8080, "query": 8081, "upgrade": 8082}.get(service, 0) if number == 1 else 0)
@@ -281,12 +282,19 @@ class Stack:
             checks = servers.http_body(f"http://127.0.0.1:{process.ports['http']}/readyz")
             raise Stuck(f"{error}\n{name} says: {checks}" if checks else str(error)) from error
 
+    def _alone(self) -> None:
+        """Only one process may change the parts: where a supervisor runs, it is the supervisor."""
+        if self._state.supervisor is not None and self._state.supervisor.running():
+            raise StartError(f"the system in {self.home} is supervised: start it with --no-supervise to change parts")
+
     def restart(self, name: str) -> Process:
         """Start a part again with its old ports; it may not be ready yet."""
+        self._alone()
         return self._keep(again(self.process(name)))
 
     def remove(self, name: str, grace_seconds: float = 20.0) -> None:
         """End one part and forget it."""
+        self._alone()
         stop([self.process(name)], grace_seconds)
         self._state.processes = [p for p in self.processes if p.name != name]
         self._save()

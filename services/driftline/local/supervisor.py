@@ -21,7 +21,7 @@ from driftline.local import state as states
 from driftline.local.processes import Process, again, exit_code, reap, stop
 from driftline.local.state import Restarts, State
 
-_LOOK_EVERY_SECONDS = 0.5
+_LOOK_EVERY_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
 # A part that ran this long is taken as well: its next death begins with a short pause.
 _WELL_AFTER_SECONDS = 120.0

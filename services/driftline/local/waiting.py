@@ -63,8 +63,9 @@ def processor_seconds(process: Process) -> float:
 class _Progress:
     """Whether a part got on: its log is longer, or it has used half a second of processor since last time."""
 
-    def __init__(self, process: Process, now: float) -> None:
+    def __init__(self, process: Process, now: float, look_every_seconds: float) -> None:
         self._process = process
+        self._look_every_seconds = look_every_seconds
         self._log, self._cpu = self._size(), 0.0
         self.cpu = 0.0
         self.since = now
@@ -77,8 +78,8 @@ class _Progress:
             return 0
 
     def look(self, now: float) -> None:
-        if now - self._looked < 1.0:
-            return  # a look reads every process' entry in /proc
+        if now - self._looked < self._look_every_seconds:
+            return
         self._looked = now
         self.cpu, size = processor_seconds(self._process), self._size()
         if size != self._log or self.cpu - self._cpu >= _CPU_STEP_SECONDS:
@@ -97,7 +98,9 @@ def wait_until(
     `meanwhile` is called between looks; `report` hears every 15 s what is waited for.
     """
     begun = time.monotonic()
-    progress, say_at = _Progress(process, begun), begun + _SAY_EVERY_SECONDS
+    # A look reads every process' entry in /proc: once a second is enough.
+    progress = _Progress(process, begun, min(1.0, patience.stuck_seconds / 5))
+    say_at = begun + _SAY_EVERY_SECONDS
     while True:
         reap()
         if not process.running():
