@@ -1,20 +1,24 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import psutil
 import pytest
 
 from driftline.adapters.memory import MemoryCache, MemoryEmbedder
 from driftline.adapters.redis import RedisCache
 from driftline.adapters.triton import TritonEmbedder
-from driftline.core.errors import NotLoaded, SpaceMismatch, Unavailable
+from driftline.core.errors import InvalidRecord, NotLoaded, PartlyUnavailable, SpaceMismatch, Unavailable
 from driftline.core.ports import Cache, Embedder
 from driftline.core.records import Priority
 from driftline.core.settings import RedisSettings, TritonSettings
+from driftline.local.stack import Stack
 from driftline.retrieval.embeddings import describe, plan_requests
 
 
@@ -74,6 +78,43 @@ def test_another_space_and_an_unknown_encoder_are_refused(embedder: Embedder) ->
         embedder.describe("nope")
     with pytest.raises(NotLoaded, match="nope"):
         embedder.load("nope")
+
+
+def test_a_request_that_the_encoder_refuses_is_that_records_fault(embedder: Embedder) -> None:
+    space = embedder.describe("hashing")
+    too_many = ["a text"] * (space.max_batch + 1)
+    refused, answered = embedder.embed("hashing", space.fingerprint, [too_many, ["a text"]])
+    assert isinstance(refused, InvalidRecord)
+    assert (refused.reason, refused.suspect) == ("encode_failed", True)
+    assert np.asarray(answered).shape == (1, space.dimension)
+
+
+@pytest.fixture(params=["memory", "triton"])
+def raising(request: pytest.FixtureRequest) -> tuple[Embedder, str]:
+    """An embedder, and an encoder of it that raises at the text "poison"."""
+    if request.param == "memory":
+        twin = MemoryEmbedder(encoder="raising")
+        twin.refused_texts.add("poison")
+        return twin, "raising"
+    repository = request.getfixturevalue("stack").repository
+    model = repository / "raising/1/model.py"
+    if not model.exists():
+        model.parent.mkdir(parents=True)
+        config = (repository / "hashing-64/config.pbtxt").read_text()
+        (repository / "raising/config.pbtxt").write_text(config.replace("hashing-64", "raising"))
+        model.write_text(
+            "class TritonPythonModel:\n    def execute(self, requests):\n        raise ValueError('it is poison')\n"
+        )
+    return TritonEmbedder(request.getfixturevalue("triton_settings")), "raising"
+
+
+def test_an_error_that_the_model_raises_is_that_records_fault(raising: tuple[Embedder, str]) -> None:
+    embedder, name = raising
+    embedder.load(name)
+    (answer,) = embedder.embed(name, embedder.describe(name).fingerprint, [["poison"]])
+    assert isinstance(answer, InvalidRecord)
+    assert (answer.reason, answer.suspect) == ("encode_failed", True)
+    embedder.unload(name)
 
 
 @pytest.fixture(params=["memory", "triton"])
@@ -151,8 +192,31 @@ def test_a_server_that_is_not_there_is_unavailable() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"127.0.0.1:{probe.getsockname()[1]}"
-    with pytest.raises(Unavailable):
-        TritonEmbedder(TritonSettings(url=url)).describe("hashing")
+    embedder = TritonEmbedder(TritonSettings(url=url))
+    calls: list[Callable[[], object]] = [
+        lambda: embedder.describe("hashing"),
+        lambda: embedder.load("hashing"),
+        lambda: embedder.unload("hashing"),
+        lambda: embedder.tokenizer_json("hashing"),
+        lambda: embedder.embed("hashing", "0" * 32, [["x"]]),
+        embedder.ping,
+    ]
+    for call in calls:
+        with pytest.raises(Unavailable) as caught:
+            call()
+        assert not isinstance(caught.value, PartlyUnavailable)
+
+
+def test_a_frozen_server_is_unavailable_and_no_records_fault(stack: Stack, triton_settings: TritonSettings) -> None:
+    embedder = TritonEmbedder(triton_settings.model_copy(update={"timeout_seconds": 1.0}))
+    space = embedder.describe("hashing")
+    server = psutil.Process(next(p.pid for p in stack.processes if p.name == "triton"))
+    server.send_signal(signal.SIGSTOP)
+    try:
+        (answer,) = embedder.embed("hashing", space.fingerprint, [["a text"]])
+    finally:
+        server.send_signal(signal.SIGCONT)
+    assert type(answer) is Unavailable
 
 
 @pytest.fixture(params=["memory", "redis"])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
+from kafka import KafkaProducer
 
 from driftline.adapters.kafka import KafkaLogReader, KafkaPublisher, KafkaSubscriber, KafkaTopicAdmin
 from driftline.adapters.memory import (
@@ -17,6 +18,7 @@ from driftline.adapters.memory import (
     MemorySubscriber,
     MemoryTopicAdmin,
 )
+from driftline.core.errors import RecordTooLarge
 from driftline.core.ports import LogReader, Publisher, Subscriber, TopicAdmin
 from driftline.core.provision import ensure_topics, incarnations, register_changes
 from driftline.core.records import Incoming, Outgoing
@@ -105,6 +107,68 @@ def test_published_records_come_back_in_order_with_their_places(broker: Broker) 
         (broker.topic, 1, i, b"k", b"%d" % (i + 1)) for i in range(3)
     ]
     assert found[0].headers == (("h", b"x"),)
+
+
+def test_a_record_that_is_too_large_is_named_and_nothing_is_appended(broker: Broker) -> None:
+    """It was taken for an outage: whoever had to publish it tried for ever."""
+    with pytest.raises(RecordTooLarge, match=r"9000\d+ bytes") as caught:
+        broker.publisher.publish(records(broker.topic, b"1", b"2" * 9_000_000, b"3"))
+    assert (caught.value.index, caught.value.reason) == (1, "record_too_large")
+    assert set(broker.reader.ends(broker.topic).values()) == {0}
+    assert broker.publisher.publish(records(broker.topic, b"1")) == [(0, 0)]
+
+
+def test_a_record_that_the_broker_finds_too_large_is_named(kafka_settings: KafkaSettings) -> None:
+    topic = f"t{uuid.uuid4().hex[:8]}"
+    admin, publisher = KafkaTopicAdmin(kafka_settings), KafkaPublisher(kafka_settings)
+    admin.create(topic, 1, 1, {"max.message.bytes": "2000"})
+    batch = records(topic, b"1" * 500, b"2" * 5_000, b"3" * 500)
+    if FULL:
+        with pytest.raises(RecordTooLarge, match="broker") as caught:
+            publisher.publish(batch)
+        assert caught.value.index == 1
+    else:
+        assert len(publisher.publish(batch)) == 3, "the embedded broker knows no limit"
+    assert publisher.publish(records(topic, b"4"))
+    publisher.close()
+    admin.close()
+
+
+class RawKey(str):
+    """A header key that is sent as Latin-1, which kafka-python's own producer would not do."""
+
+    def encode(self, encoding: str = "", errors: str = "") -> bytes:
+        return super().encode("latin-1")
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "snappy", "lz4", "zstd"])
+def test_what_any_producer_sends_is_read_in_whole_and_in_order(
+    kafka_settings: KafkaSettings, compression: str | None
+) -> None:
+    """A header key that is not UTF-8 raised out of every poll, for good; without its library so did a compression."""
+    topic = f"t{uuid.uuid4().hex[:8]}"
+    admin = KafkaTopicAdmin(kafka_settings)
+    admin.create(topic, 3, 1, {})
+    producer = KafkaProducer(bootstrap_servers=kafka_settings.bootstrap_servers, compression_type=compression)
+    sent: list[tuple[bytes, str]] = [(b"plain " * 100, "k"), (b"bad", RawKey("caf\xe9")), (b"after", "k")]
+    for value, header in sent:
+        producer.send(f"contract.{topic}", value, b"k", [(header, b"x")], 0)
+    producer.flush(20)
+    producer.close()
+    member = KafkaSubscriber(kafka_settings, uuid.uuid4().hex, [topic])
+    member.subscribe(Listener())
+    reader, publisher = KafkaLogReader(kafka_settings), KafkaPublisher(kafka_settings)
+    reader.seek({(topic, 0): 0})
+    for found in (collect(member.poll, 3), collect(reader.poll, 3)):
+        assert [(r.value, r.headers) for r in found] == [
+            (b"plain " * 100, (("k", b"x"),)),
+            (b"bad", (("caf\\xe9", b"x"),)),
+            (b"after", (("k", b"x"),)),
+        ]
+    # As a dead letter or a replay would: the keys as they were read can be sent.
+    publisher.publish([Outgoing(topic, b"k", b"again", 0, found[1].headers)])
+    for client in (member, reader, publisher, admin):
+        client.close()
 
 
 def test_one_key_stays_on_one_partition(broker: Broker) -> None:

@@ -58,7 +58,7 @@ def decode(record: Incoming) -> bytes:
 class Harness:
     def __init__(self, breaker: Breaker | None = None, largest: int = 8_000_000, **settings: object) -> None:
         self.log = MemoryLog(1)
-        self.publisher = MemoryPublisher(self.log)
+        self.publisher = MemoryPublisher(self.log, largest)
         self.subscriber = MemorySubscriber(self.log, "g", ["in"])
         self.stage = Echo()
         self.health = Health()

@@ -11,31 +11,20 @@ from typing import Any, Protocol
 
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
-from kafka.errors import (
-    CommitFailedError,
-    FencedInstanceIdError,
-    IllegalGenerationError,
-    IllegalStateError,
-    KafkaError,
-    RebalanceInProgressError,
-    TopicAlreadyExistsError,
-    UnknownMemberIdError,
-)
+from kafka.errors import IllegalStateError, KafkaError, TopicAlreadyExistsError, for_code
+from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.structs import OffsetAndMetadata
 
-from driftline.core.errors import ConfigError, Fenced, Unavailable
+from driftline.adapters.kafka_errors import LOST_MEMBERSHIP, TOO_LARGE, UNKNOWN_TOPIC, unavailable
+from driftline.adapters.kafka_wire import read_any_header_keys
+from driftline.core.errors import ConfigError, Fenced, RecordTooLarge
 from driftline.core.records import Incoming, Outgoing
 from driftline.core.settings import KafkaSettings, read_secret
+from driftline.core.topics import DEAD_LETTERS
 
 log = logging.getLogger(__name__)
 
-_LOST_MEMBERSHIP = (
-    CommitFailedError,
-    IllegalGenerationError,
-    UnknownMemberIdError,
-    RebalanceInProgressError,
-    FencedInstanceIdError,
-)
+read_any_header_keys()
 
 
 class RebalanceListener(Protocol):
@@ -68,10 +57,6 @@ def client_config(settings: KafkaSettings) -> dict[str, Any]:
             "sasl_plain_password": password.get_secret_value() if password else "",
         }
     return config
-
-
-def _unavailable(error: Exception) -> Unavailable:
-    return Unavailable("kafka", f"{type(error).__name__}: {error}")
 
 
 def _incoming(record: Any, prefix: str) -> Incoming:
@@ -116,6 +101,9 @@ class KafkaPublisher:
     def publish(self, records: Sequence[Outgoing], timeout_seconds: float = 30.0) -> list[tuple[int, int]]:
         deadline = time.monotonic() + timeout_seconds
         prefix = self._settings.topic_prefix
+        # All of them before any is sent: what the client itself refuses leaves nothing half done.
+        for index, record in enumerate(records):
+            self._check_size(index, record)
         producer: Any = None
         try:
             producer = self._current()
@@ -125,11 +113,34 @@ class KafkaPublisher:
                 )
                 for r in records
             ]
-            placed = [f.get(timeout=max(0.01, deadline - time.monotonic())) for f in futures]
+            placed = [self._placed(i, f, deadline) for i, f in enumerate(futures)]
+        except RecordTooLarge:
+            # The broker's refusal left a gap in the producer's sequence.
+            self._discard(producer)
+            raise
         except KafkaError as error:
             self._discard(producer)
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
         return [(p.partition, p.offset) for p in placed]
+
+    def _check_size(self, index: int, record: Outgoing) -> None:
+        size = DefaultRecordBatchBuilder.estimate_size_in_bytes(record.key, record.value, list(record.headers))
+        settings = self._settings
+        # A dead letter holds a record that may be as large as the limit.
+        largest = settings.letter_bytes if record.topic == DEAD_LETTERS.name else settings.max_request_bytes
+        if size > largest:
+            raise RecordTooLarge(
+                index,
+                f"{size} bytes for topic {record.topic!r}, over {largest} (kafka.max_request_bytes)",
+            )
+
+    @staticmethod
+    def _placed(index: int, future: Any, deadline: float) -> Any:
+        """kafka-python cuts a batch that a broker refuses into single records before it gives one of them up."""
+        try:
+            return future.get(timeout=max(0.01, deadline - time.monotonic()))
+        except TOO_LARGE as error:
+            raise RecordTooLarge(index, f"the broker refuses it: {error}") from error
 
     def _discard(self, producer: Any) -> None:
         """A producer that failed once may be in a fatal state, and may still hold records: start afresh."""
@@ -146,6 +157,25 @@ class KafkaPublisher:
                 self._producer = None
 
 
+class _Lease:
+    """How long the broker surely counts a member as alive. Renewed by the polling thread and by kafka-python's own for
+    heartbeats, asked by the threads that write."""
+
+    def __init__(self, session_seconds: float) -> None:
+        self._session_seconds = session_seconds
+        self._lock = threading.Lock()
+        self._renewed_at = -session_seconds
+
+    def renew(self, at: float) -> None:
+        """`at`: the monotonic time of what the broker acknowledged; the answer to an older one changes nothing."""
+        with self._lock:
+            self._renewed_at = max(self._renewed_at, at)
+
+    def remaining(self) -> float:
+        with self._lock:
+            return self._renewed_at + self._session_seconds - time.monotonic()
+
+
 class KafkaSubscriber:
     """A group member. Offsets are committed by hand; a rebalance calls the listener inside `poll`."""
 
@@ -154,9 +184,8 @@ class KafkaSubscriber:
         self._settings = settings
         self._prefix = settings.topic_prefix if prefix is None else prefix
         self._topics = topics
-        self._session_seconds = settings.session_timeout_ms / 1000
         self._paused = False
-        self._acknowledged = -1.0
+        self._lease = _Lease(settings.session_timeout_ms / 1000)
         try:
             self._consumer = KafkaConsumer(
                 **client_config(settings),
@@ -175,7 +204,7 @@ class KafkaSubscriber:
                 metadata_max_age_ms=10_000,
             )
         except KafkaError as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
         self._watch_heartbeats()
         self._finish_joins()
 
@@ -193,7 +222,7 @@ class KafkaSubscriber:
         received = heartbeat.received_heartbeat
 
         def received_heartbeat() -> None:
-            self._acknowledged = heartbeat.last_send
+            self._lease.renew(heartbeat.last_send)
             received()
 
         heartbeat.received_heartbeat = received_heartbeat
@@ -222,7 +251,7 @@ class KafkaSubscriber:
                     listener.on_lost()
 
             def on_partitions_assigned(self, assigned: Any) -> None:
-                subscriber._acknowledged = time.monotonic()
+                subscriber._lease.renew(time.monotonic())
                 if subscriber._paused and assigned:
                     subscriber._consumer.pause(*assigned)
                 listener.on_assigned(len(assigned))
@@ -233,7 +262,7 @@ class KafkaSubscriber:
         try:
             polled = self._consumer.poll(timeout_ms=int(timeout_seconds * 1000), max_records=max_records)
         except KafkaError as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
         return [_incoming(record, self._prefix) for records in polled.values() for record in records]
 
     def commit(self, offsets: Mapping[tuple[str, int], int]) -> None:
@@ -243,10 +272,10 @@ class KafkaSubscriber:
         }
         try:
             self._consumer.commit(wanted, timeout_ms=10_000)
-        except _LOST_MEMBERSHIP as error:
+        except LOST_MEMBERSHIP as error:
             raise Fenced(f"{type(error).__name__}: {error}") from error
         except KafkaError as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
 
     def rewind(self, offsets: Mapping[tuple[str, int], int]) -> None:
         assigned = self._consumer.assignment()
@@ -270,7 +299,7 @@ class KafkaSubscriber:
             self._consumer.resume(*assigned)
 
     def lease_seconds(self) -> float:
-        return self._acknowledged + self._session_seconds - time.monotonic()
+        return self._lease.remaining()
 
     def lag(self) -> Mapping[tuple[str, int], int]:
         behind: dict[tuple[str, int], int] = {}
@@ -314,7 +343,7 @@ class KafkaLogReader:
             return call(self._current())
         except (KafkaError, AssertionError) as error:
             self.close()
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
 
     def ends(self, topic: str) -> Mapping[int, int]:
         name = self._prefix + topic
@@ -354,17 +383,22 @@ class KafkaTopicAdmin:
         try:
             self._client = KafkaAdminClient(**client_config(settings))
         except KafkaError as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
 
     def describe(self, topic: str) -> tuple[str, int] | None:
         try:
             found = self._client.describe_topics([self._prefix + topic])
-        except KafkaError as error:
-            if "UnknownTopic" in type(error).__name__:
-                return None
-            raise _unavailable(error) from error
-        if not found or found[0]["error_code"]:
+        except UNKNOWN_TOPIC:
             return None
+        except KafkaError as error:
+            raise unavailable(error) from error
+        if not found:
+            return None
+        if code := found[0]["error_code"]:
+            kind = for_code(code)
+            if issubclass(kind, UNKNOWN_TOPIC):
+                return None
+            raise unavailable(kind(f"topic {topic!r}"))
         return str(found[0].get("topic_id") or ""), len(found[0]["partitions"])
 
     def create(self, topic: str, partitions: int, replicas: int, config: Mapping[str, str]) -> None:
@@ -374,13 +408,13 @@ class KafkaTopicAdmin:
         except TopicAlreadyExistsError:
             return
         except KafkaError as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
 
     def config(self, topic: str) -> Mapping[str, str]:
         try:
             found = self._client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, self._prefix + topic)])
         except KafkaError as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
         entries = found.get("topic", {}).get(self._prefix + topic, {})
         return {name: str(e["value"]) if isinstance(e, dict) else str(e) for name, e in entries.items()}
 

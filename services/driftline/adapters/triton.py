@@ -18,19 +18,24 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from driftline.core import metrics
-from driftline.core.errors import InvalidRecord, NotLoaded, SpaceMismatch, Unavailable
+from driftline.core.errors import InvalidRecord, NotLoaded, PartlyUnavailable, SpaceMismatch, Unavailable
 from driftline.core.ports import EmbedAnswer
 from driftline.core.records import Matrix, Priority, Space
 from driftline.core.settings import TritonSettings
 
-_DOWN = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "RESOURCE_EXHAUSTED", "NOT_FOUND")
-# What Triton says of a model that it does not know, or has unloaded.
-_UNKNOWN = ("unknown model", "not found", "no available versions")
+# Statuses of a request that did not get through, or was not waited for: whatever it held is not the reason.
+_NOT_THROUGH = (
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.UNAVAILABLE,
+)
+_ASK_SECONDS = 5.0
 _DESCRIBED_FOR_SECONDS = 5.0
 
 
 def space_of(model: str, config: Any) -> Space:
-    """The space that a model's config declares. Raises Unavailable when it declares none."""
+    """The space that a model's config declares. Raises PartlyUnavailable when it declares none."""
     values = {name: p.string_value for name, p in config.parameters.items()}
     try:
         return Space(
@@ -46,7 +51,7 @@ def space_of(model: str, config: Any) -> Space:
             max_batch=config.max_batch_size,
         )
     except (KeyError, ValueError) as error:
-        raise Unavailable("triton", f"model {model!r} is not an encoder: its config lacks {error}") from error
+        raise PartlyUnavailable("triton", f"model {model!r} is not an encoder: its config lacks {error}") from error
 
 
 class TritonEmbedder:
@@ -69,11 +74,9 @@ class TritonEmbedder:
             return known[1]
         try:
             config = self._client.get_model_config(encoder, client_timeout=10).config
-        except (InferenceServerException, grpc.RpcError) as error:
-            unknown = any(words in str(error) for words in _UNKNOWN)
-            raise (NotLoaded if unknown else Unavailable)(
-                "triton", f"encoder {encoder!r}: {_message(error)}"
-            ) from error
+        except InferenceServerException as error:
+            self._check_ready(encoder, error)
+            raise PartlyUnavailable("triton", f"encoder {encoder!r}: {_message(error)}") from error
         space = space_of(encoder, config)
         with self._lock:
             if any(output.name == "space" for output in config.output):
@@ -86,16 +89,43 @@ class TritonEmbedder:
     def load(self, encoder: str) -> None:
         try:
             self._client.load_model(encoder, client_timeout=120)
-        except (InferenceServerException, grpc.RpcError) as error:
+        except InferenceServerException as error:
+            self._check_reachable(error)
             raise NotLoaded("triton", f"encoder {encoder!r} was not loaded: {_message(error)}") from error
         self._forget(encoder)
 
     def unload(self, encoder: str) -> None:
         try:
             self._client.unload_model(encoder, client_timeout=120)
-        except (InferenceServerException, grpc.RpcError) as error:
-            raise Unavailable("triton", f"encoder {encoder!r} was not unloaded: {_message(error)}") from error
+        except InferenceServerException as error:
+            self._check_reachable(error)
+            raise PartlyUnavailable("triton", f"encoder {encoder!r} was not unloaded: {_message(error)}") from error
         self._forget(encoder)
+
+    def _check_reachable(self, error: InferenceServerException) -> None:
+        """Raises Unavailable when the server does not answer either, `error` when it was never sent."""
+        if _status(error) is None:
+            raise error
+        try:
+            self._client.is_server_live(client_timeout=_ASK_SECONDS)
+        except InferenceServerException as unreachable:
+            raise Unavailable("triton", _message(unreachable)) from error
+
+    def _check_ready(self, encoder: str, error: InferenceServerException) -> None:
+        """Raises Unavailable when the server cannot be reached, and NotLoaded when it has no such encoder.
+
+        A status alone does not tell: UNAVAILABLE stands for a server that is down and for a model that is unloaded,
+        and other versions say NOT_FOUND or INVALID_ARGUMENT of one that is unknown.
+        """
+        self._check_reachable(error)
+        try:
+            ready = self._client.is_model_ready(encoder, client_timeout=_ASK_SECONDS)
+        except InferenceServerException as unready:
+            if _status(unready) in _NOT_THROUGH:
+                raise Unavailable("triton", _message(unready)) from error
+            ready = False
+        if not ready:
+            raise NotLoaded("triton", f"encoder {encoder!r}: {_message(error)}") from error
 
     def _forget(self, encoder: str) -> None:
         with self._lock:
@@ -133,7 +163,9 @@ class TritonEmbedder:
         if values.shape != (len(texts), space.dimension):
             return SpaceMismatch(f"triton model {encoder!r}", f"dimension {space.dimension}", f"shape {values.shape}")
         if not np.isfinite(values).all():
-            return InvalidRecord("encoder_returned_non_finite", f"encoder {encoder!r} returned NaN or infinity")
+            return InvalidRecord(
+                "encoder_returned_non_finite", f"encoder {encoder!r} returned NaN or infinity", suspect=True
+            )
         metrics.TRITON_TEXTS.labels(encoder).inc(len(texts))
         return values
 
@@ -151,18 +183,24 @@ class TritonEmbedder:
                     client_timeout=self._timeout,
                 )
         except InferenceServerException as error:
-            if any(word in str(error.status() or "") for word in _DOWN) or "unavailable" in str(error).lower():
+            self._check_ready(encoder, error)
+            if _status(error) in _NOT_THROUGH:
                 raise Unavailable("triton", _message(error)) from error
-            raise InvalidRecord("encode_failed", f"encoder {encoder!r}: {_message(error)}") from error
-        except grpc.RpcError as error:
-            raise Unavailable("triton", _message(error)) from error
+            raise InvalidRecord("encode_failed", f"encoder {encoder!r}: {_message(error)}", suspect=True) from error
 
     def ping(self) -> None:
         try:
-            if not self._client.is_server_ready(client_timeout=5):
-                raise Unavailable("triton", "the server is not ready")
-        except (InferenceServerException, grpc.RpcError) as error:
+            ready = self._client.is_server_ready(client_timeout=_ASK_SECONDS)
+        except InferenceServerException as error:
             raise Unavailable("triton", _message(error)) from error
+        if not ready:
+            raise Unavailable("triton", "the server is not ready")
+
+
+def _status(error: InferenceServerException) -> grpc.StatusCode | None:
+    """The gRPC status that tritonclient keeps as `str(code)`; None of an error of the client's own."""
+    name = (error.status() or "").removeprefix("StatusCode.")
+    return grpc.StatusCode[name] if name in grpc.StatusCode.__members__ else None
 
 
 def _message(error: Exception) -> str:

@@ -29,7 +29,7 @@ from typing import Generic, TypeVar
 from driftline.core import isolation, metrics
 from driftline.core.breaker import Breaker
 from driftline.core.dead_letter import dead_letter
-from driftline.core.errors import Fenced, InvalidRecord, SpaceMismatch, Unavailable
+from driftline.core.errors import Fenced, InvalidRecord, RecordTooLarge, SpaceMismatch, Unavailable
 from driftline.core.health import Health
 from driftline.core.isolation import unexpected
 from driftline.core.logs import traceparent_of
@@ -52,7 +52,8 @@ _LAG_SECONDS = 2.0
 class _Batch(Generic[In]):
     records: list[Incoming]
     inputs: list[In] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
+    # The records of `inputs`; the others could not be decoded, and are refused.
+    decoded: list[Incoming] = field(default_factory=list)
     refused: list[tuple[Incoming, Refused]] = field(default_factory=list)
     done: Future[tuple[Processed, Sequence[Outgoing]]] | None = None
     begun: float = field(default_factory=time.monotonic)
@@ -92,7 +93,7 @@ class Runner(Generic[In]):
         self._health = health
         self._clock = clock
         self._breaker = breaker or Breaker(settings.dead_letter_limit, settings.dead_letter_window)
-        self._largest = largest_record_bytes
+        self._largest_letter = largest_record_bytes + LETTER_ROOM
         self._process_pool = ThreadPoolExecutor(process_workers, thread_name_prefix="process")
         self._settle_pool = ThreadPoolExecutor(1, thread_name_prefix="settle")
         self._in_flight: deque[_Batch[In]] = deque()
@@ -222,7 +223,7 @@ class Runner(Generic[In]):
         for record in batch.records:
             try:
                 batch.inputs.append(self._decode(record))
-                batch.positions.append(len(batch.positions))
+                batch.decoded.append(record)
             except InvalidRecord as error:
                 batch.refused.append((record, Refused(error, origin=record.topic)))
             except Exception as error:  # noqa: BLE001 - whatever a record makes us raise sets that record aside
@@ -255,17 +256,7 @@ class Runner(Generic[In]):
     def _finish(self, batch: _Batch[In]) -> None:
         assert batch.done is not None
         processed, settled = batch.done.result()
-        outgoing, refused = self._sorted(batch, processed)
-        outgoing += settled
-        outgoing += [
-            dead_letter(record, result.error, self._service, self._largest + LETTER_ROOM, self._clock())
-            for record, result in refused
-        ]
-        if self._subscriber.lease_seconds() <= 0:
-            raise Fenced("the lease ran out before publishing")
-        with metrics.STAGE_SECONDS.labels("publish").time():
-            if outgoing:
-                self._publisher.publish(outgoing)
+        refused = self._publish(batch, list(processed.results), settled)
         with metrics.STAGE_SECONDS.labels("commit").time():
             self._subscriber.commit(batch.next_offsets())
         metrics.BATCHES.labels("ok").inc()
@@ -273,30 +264,42 @@ class Runner(Generic[In]):
         self._health.ready("pipeline")
         self._breaker.count(len(batch.records), [(result.origin, result.error) for _, result in refused])
 
-    def _sorted(self, batch: _Batch[In], processed: Processed) -> tuple[list[Outgoing], list[tuple[Incoming, Refused]]]:
-        """What the batch publishes, and the records of it that are set aside."""
-        outgoing: list[Outgoing] = []
-        undecodable = {id(record) for record, _ in batch.refused}
-        refused = list(batch.refused)
-        decoded = (record for record in batch.records if id(record) not in undecodable)
-        for record, item, answer in zip(decoded, batch.inputs, processed.results, strict=True):
-            result = self._fitting(item, answer)
-            if isinstance(result, Refused):
-                refused.append((record, result))
-                outgoing += result.instead
-            else:
-                outgoing += result
-        return outgoing, refused
+    def _publish(
+        self, batch: _Batch[In], results: list[Result], settled: Sequence[Outgoing]
+    ) -> list[tuple[Incoming, Refused]]:
+        """Publish what the batch became; returns the records that were set aside.
 
-    def _fitting(self, item: In, result: Result) -> Result:
-        """The result, or a refusal where the broker would take none of it, however often it was tried."""
-        if isinstance(result, Refused):
-            return result
-        largest = max((record.size() for record in result), default=0)
-        if largest <= self._largest:
-            return result
-        error = InvalidRecord("record_too_large", f"it becomes {largest} bytes; at most {self._largest} are sent")
-        return next(iter(self._stage.reject(item, error).results))
+        A result that is larger than the log takes would be refused however often it was tried: its record is rejected,
+        and all is published once more. What was appended already is there twice, as after a crash.
+        """
+        while True:
+            refused = list(batch.refused)
+            outgoing: list[Outgoing] = []
+            owners: list[int] = []
+            for i, (record, result) in enumerate(zip(batch.decoded, results, strict=True)):
+                if isinstance(result, Refused):
+                    refused.append((record, result))
+                told = result.instead if isinstance(result, Refused) else result
+                outgoing += told
+                owners += [i] * len(told)
+            outgoing += settled
+            outgoing += [self._letter(record, result) for record, result in refused]
+            if self._subscriber.lease_seconds() <= 0:
+                raise Fenced("the lease ran out before publishing")
+            try:
+                with metrics.STAGE_SECONDS.labels("publish").time():
+                    if outgoing:
+                        self._publisher.publish(outgoing)
+                return refused
+            except RecordTooLarge as error:
+                # Of anything else than a stage's answer we have made it ourselves, and a smaller one is not to be had.
+                if error.index >= len(owners) or isinstance(results[owners[error.index]], Refused):
+                    raise
+                i = owners[error.index]
+                results[i] = self._stage.reject(batch.inputs[i], error).results[0]
+
+    def _letter(self, record: Incoming, refused: Refused) -> Outgoing:
+        return dead_letter(record, refused.error, self._service, self._largest_letter, self._clock())
 
     def _report_lag(self) -> None:
         """What is not committed yet: beyond the position, as of the last fetch, and taken but still at work. Every few

@@ -40,7 +40,7 @@ def run(settings: IndexSettings) -> int:
     stage = IndexStage(view, store, cache, subscriber.lease_seconds, settings.index)
     runner: Runner[VectorRecord] = Runner(
         service="index", subscriber=subscriber, publisher=publisher, stage=stage, decode=decode,
-        settings=settings.runner, health=health,
+        settings=settings.runner, health=health, largest_record_bytes=settings.kafka.max_request_bytes,
     )  # fmt: skip
     subscriber.subscribe(runner)
     code = service.run_stage("index", settings.telemetry.metrics_host, settings.telemetry.metrics_port, health, runner)

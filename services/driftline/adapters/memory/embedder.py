@@ -64,7 +64,7 @@ class MemoryEmbedder:
         self.priorities.add(priority)
         return [
             InvalidRecord("encode_failed", "refused", suspect=True)
-            if any(t in self.refused_texts for t in texts)
+            if len(texts) > self.space.max_batch or any(t in self.refused_texts for t in texts)
             else np.stack([self._one(t) for t in texts])
             for texts in requests
         ]

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from driftline.core.errors import Fenced, RecordTooLarge, Unavailable
 from driftline.core.records import Incoming, Outgoing, now_us
+from driftline.core.topics import DEAD_LETTERS, LETTER_ROOM
 
 
 class MemoryLog:
@@ -60,8 +61,9 @@ class MemoryPublisher:
         if self.failing is not None:
             raise self.failing
         for index, record in enumerate(records):
-            size = len(record.key) + len(record.value or b"") + sum(len(k) + len(v) for k, v in record.headers)
-            if size > self._max_record_bytes:
+            size = record.size()
+            room = LETTER_ROOM if record.topic == DEAD_LETTERS.name else 0
+            if size > self._max_record_bytes + room:
                 raise RecordTooLarge(index, f"{size} bytes, over the limit of {self._max_record_bytes}")
         return [self._log.append(record) for record in records]
 
