@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from driftline.adapters.milvus.filter import expression
+from driftline.adapters.milvus.filter import expression, literal
 from driftline.core.errors import InvalidRequest
-from driftline.retrieval.filters import matches, parse
+from driftline.retrieval.filters import In, Or, matches, parse
 from tests.build import a_definition
 
 SOLD = {"field": "sold", "eq": True}
@@ -77,3 +77,20 @@ def test_a_value_never_becomes_syntax() -> None:
     filter_ = parse(a_definition(), {"field": "kind", "eq": '" or 1 == 1 or "\\'})
     assert filter_ is not None
     assert expression(filter_) == '(attributes["kind"] == "\\" or 1 == 1 or \\"\\\\")'
+
+
+def test_integers_at_the_ends_of_64_bits_are_written_so_that_milvus_reads_them() -> None:
+    """It reads the digits before the sign: 2^63 is out of its range."""
+    assert literal(-(2**63)) == "(-9223372036854775807 - 1)"
+    assert literal(2**63 - 1) == "9223372036854775807"
+    assert literal(2**64 - 1) == "1.8446744073709552e+19"
+
+
+def test_the_largest_filters_nest_less_deeply_than_milvus_reads() -> None:
+    """Its query nodes read 100 levels of protobuf, two for each level of an expression."""
+    for filter_ in (In("year", tuple(range(1_024))), Or(tuple(In("year", (i,)) for i in range(511)))):
+        depth = deepest = 0
+        for character in expression(filter_):
+            depth += {"(": 1, ")": -1}.get(character, 0)
+            deepest = max(deepest, depth)
+        assert deepest <= 12

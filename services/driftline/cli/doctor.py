@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from driftline.adapters.kafka import KafkaLogReader, KafkaTopicAdmin
 from driftline.cli.connect import connections
-from driftline.core.errors import Unavailable
+from driftline.core.errors import ConfigError, Unavailable
 from driftline.core.provision import ensure_topics
 from driftline.local.stack import Stack
 from driftline.local.triton import triton_environment
@@ -19,7 +19,7 @@ Check = tuple[str, str, str]
 def _try(name: str, call: Callable[[], object], advice: str) -> Check:
     try:
         call()
-    except (Unavailable, OSError) as error:
+    except (Unavailable, ConfigError, OSError) as error:
         return name, str(error), advice
     return name, "", ""
 
