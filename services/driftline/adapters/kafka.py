@@ -16,6 +16,7 @@ from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.structs import OffsetAndMetadata
 
 from driftline.adapters.kafka_errors import LOST_MEMBERSHIP, TOO_LARGE, UNKNOWN_TOPIC, unavailable
+from driftline.adapters.kafka_lease import Lease
 from driftline.adapters.kafka_wire import read_any_header_keys
 from driftline.core.errors import ConfigError, Fenced, RecordTooLarge
 from driftline.core.records import Incoming, Outgoing
@@ -157,25 +158,6 @@ class KafkaPublisher:
                 self._producer = None
 
 
-class _Lease:
-    """How long the broker surely counts a member as alive. Renewed by the polling thread and by kafka-python's own for
-    heartbeats, asked by the threads that write."""
-
-    def __init__(self, session_seconds: float) -> None:
-        self._session_seconds = session_seconds
-        self._lock = threading.Lock()
-        self._renewed_at = -session_seconds
-
-    def renew(self, at: float) -> None:
-        """`at`: the monotonic time of what the broker acknowledged; the answer to an older one changes nothing."""
-        with self._lock:
-            self._renewed_at = max(self._renewed_at, at)
-
-    def remaining(self) -> float:
-        with self._lock:
-            return self._renewed_at + self._session_seconds - time.monotonic()
-
-
 class KafkaSubscriber:
     """A group member. Offsets are committed by hand; a rebalance calls the listener inside `poll`."""
 
@@ -185,7 +167,7 @@ class KafkaSubscriber:
         self._prefix = settings.topic_prefix if prefix is None else prefix
         self._topics = topics
         self._paused = False
-        self._lease = _Lease(settings.session_timeout_ms / 1000)
+        self._lease = Lease(settings.session_timeout_ms / 1000)
         try:
             self._consumer = KafkaConsumer(
                 **client_config(settings),

@@ -25,9 +25,8 @@ import enum
 from collections.abc import Iterator
 
 import grpc
-from pymilvus import exceptions
-from pymilvus.exceptions import ErrorCode, MilvusException
-from pymilvus.grpc_gen import common_pb2
+
+from driftline.adapters.milvus.client import ErrorCode, MilvusException, common_pb2, exceptions
 
 
 class Meaning(enum.Enum):

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pymilvus.client.grpc_handler import GrpcHandler
-
+from driftline.adapters.milvus.client import GrpcHandler
 from driftline.core.ports import Guard
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-from pymilvus import DataType
-from pymilvus.client.types import LoadState
-from pymilvus.exceptions import MilvusException
 
 from driftline.adapters import store_rows
+from driftline.adapters.milvus.client import DataType, LoadState, MilvusException
 from driftline.core.errors import SpaceMismatch
 from driftline.core.records import StoreTarget
 from driftline.core.settings import MilvusSettings

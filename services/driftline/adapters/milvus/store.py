@@ -15,9 +15,8 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc
 import numpy as np
-from pymilvus import MilvusClient
-from pymilvus.exceptions import MilvusException
 
+from driftline.adapters.milvus.client import MilvusClient, MilvusException
 from driftline.adapters.milvus.errors import Meaning, meaning_of
 from driftline.adapters.milvus.fence import fence, guard_writes
 from driftline.adapters.milvus.rows import (
