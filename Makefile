@@ -135,6 +135,10 @@ test-brokers: setup servers ## Of `make test-full`, what may turn out otherwise 
 test-faults: setup ## Kill and freeze services under load and during upgrades, against the oracle (DRIFTLINE_FAULTS, DRIFTLINE_UPGRADES, DRIFTLINE_SEED)
 	$(PYTEST) -s tests/faults/test_kill.py tests/faults/test_upgrade_kill.py tests/faults/test_rolling.py
 
+.PHONY: fuzz
+fuzz: setup ## Hostile inputs to everything that reads what others wrote: a million in about three minutes of one core (DRIFTLINE_SEED, DRIFTLINE_FUZZ_INPUTS)
+	$(RUN) tests.fuzz
+
 .PHONY: parity
 parity: setup ## SciFact through the service against the encoder in process, side by side (DRIFTLINE_PARITY_DOCUMENTS)
 	$(PYTEST) -s tests/quality

@@ -286,6 +286,65 @@ def test_any_filter_means_in_the_store_what_it_means_in_memory(store: VectorStor
     check()
 
 
+# Filters at the ends of what they may be: what the parser takes, the store must answer.
+
+LARGEST = 2**63 - 1
+ENDS: tuple[dict[str, Any], ...] = (
+    {"year": LARGEST, "price": 18446744073709551615.0, "codes": [LARGEST, 1]},
+    {"year": -LARGEST, "price": 1.7976931348623157e308, "codes": [-LARGEST]},
+    {"year": 2**53 + 1, "price": 5e-324, "kind": "x" * 4_096},
+    {"year": 0, "price": -0.0, "kind": "k7", "seen": 253402387139999999},
+)
+
+
+def deep(levels: int, inner: dict[str, Any]) -> dict[str, Any]:
+    for level in range(levels - 1):
+        inner = {"not": inner} if level % 2 else {"and": [inner, {"field": "kind", "exists": level % 3 == 0}]}
+    return inner
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"field": "year", "eq": LARGEST},
+        {"field": "year", "eq": -LARGEST},
+        {"field": "year", "eq": 2**53 + 1},
+        {"field": "year", "gte": -LARGEST, "lt": LARGEST},
+        {"field": "price", "eq": 18446744073709551615},
+        {"field": "price", "gt": 1e22},
+        {"field": "price", "lte": 5e-324},
+        {"field": "price", "eq": 0},
+        {"field": "price", "gte": -1.7976931348623157e308},
+        {"field": "codes", "contains": LARGEST},
+        {"field": "codes", "contains": -LARGEST},
+        {"field": "seen", "gte": "9999-12-31T23:59:59.999999-23:59"},
+        {"field": "kind", "eq": "x" * 4_096},
+        {"field": "kind", "in": [f"k{i}" for i in range(1_024)]},
+        {"or": [{"field": "year", "in": list(range(i, i + 1_024))} for i in range(4)]},
+        {"or": [{"field": "kind", "in": ["x" * 4_095 + c for c in "abcdefghijklmnopqrstuvwxyz"]}] * 2},
+        {"or": [{"field": "year", "gt": i} for i in range(511)]},
+        {"and": [{"field": "year", "gte": -i} for i in range(511)]},
+        deep(16, {"field": "year", "gte": 0}),
+        deep(15, {"or": [{"field": "year", "eq": i} for i in range(480)]}),
+    ],
+    ids=lambda raw: str(raw)[:50],
+)
+def test_a_filter_at_its_limits_is_answered(store: VectorStore, at_the_ends: StoreTarget, raw: dict[str, Any]) -> None:
+    filter_ = parse(a_definition(), raw)
+    assert filter_ is not None
+    hits = store.search(at_the_ends, VectorQuery(np.ones((1, 8), np.float32), 100, None, filter_))[0]
+    assert {h.id for h in hits} == {f"d{i}" for i, row in enumerate(ENDS) if matches(filter_, row)}
+
+
+@pytest.fixture(scope="module")
+def at_the_ends(store: VectorStore) -> Iterator[StoreTarget]:
+    made = a_target(store=f"contract_{uuid.uuid4().hex[:10]}")
+    store.ensure(made)
+    write(store, made, WritePlan(tuple(a_stored(f"d{i}", **row) for i, row in enumerate(ENDS))))
+    yield made
+    store.drop(made)
+
+
 # Random histories: nothing lost, doubled or resurrected, whatever the order of writes.
 
 steps = st.lists(

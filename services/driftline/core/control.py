@@ -15,6 +15,7 @@ from driftline.core.errors import InvalidRecord, InvalidRequest, NotFound, Partl
 from driftline.core.ports import LogReader, Publisher
 from driftline.core.records import CompensationPart, Generation, LogIncarnation, Outgoing, Space, UpgradeRecord
 from driftline.core.topics import CONTROL
+from driftline.core.values import shown
 from driftline.core.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ class ControlView:
         with self._lock:
             found = self._collections.get(name)
         if found is None:
-            raise NotFound("unknown_collection", f"there is no collection {name!r}", "collection")
+            raise NotFound("unknown_collection", f"there is no collection {shown(name)}", "collection")
         return found
 
     def incarnation(self, name: str, uid: str) -> Collection | None:
