@@ -31,6 +31,7 @@ from tests.fuzz.grammar import Grammar, Make
 from tests.fuzz.target import Target
 from tests.fuzz.world import changed_world, world
 
+_METHODS = ("GET", "PUT", "POST", "DELETE")
 _KINDS = ("text", "keyword", "integer", "float", "boolean", "datetime", "keyword_list", "integer_list", "json")
 
 
@@ -287,7 +288,7 @@ def run_http(content: bytes) -> str:
     status = changed_world().call(app, method, target, body)
     # 503 is what a search is told whose `after` is not indexed in the time it gives.
     assert status < 500 or (status == 503 and b'"after"' in body), f"status {status}"
-    return f"{method} {status}"
+    return f"{method if method in _METHODS else 'other'} {target.count('/')} {status}"
 
 
 def run_search_rpc(content: bytes) -> str:

@@ -11,7 +11,6 @@ from typing import assert_never
 
 from driftline.retrieval.filters import And, Contains, Exists, Filter, In, Not, Or, Range, Value
 
-_SMALLEST = -(2**63)
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-.,:;/@#+=()[]{}<>!?*&^$~|")
 
 
@@ -19,14 +18,9 @@ def literal(value: Value) -> str:
     """A value as a literal of Milvus' expression language."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int) and value == _SMALLEST:
-        # Milvus reads the digits before the sign, and 2^63 is none of its integers.
-        return f"({_SMALLEST + 1} - 1)"
-    if isinstance(value, int) and not _SMALLEST <= value < -_SMALLEST:
-        return repr(float(value))
     if isinstance(value, (int, float)):
         # A float always has a point or an exponent: Milvus reads digits alone as a 64-bit integer, and refuses more.
-        # An integer is within +-(2^63 - 1): Milvus reads the digits first and negates them then.
+        # The parser lets integers within +-(2^63 - 1) through: Milvus reads the digits first and negates them then.
         return repr(value)
     return '"' + "".join(c if c in _PLAIN else _escaped(c) for c in value) + '"'
 
