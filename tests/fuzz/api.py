@@ -36,7 +36,10 @@ _KINDS = ("text", "keyword", "integer", "float", "boolean", "datetime", "keyword
 
 
 def make_put(g: Grammar) -> bytes:
-    return utf8(g.object({"fields": partial(fields, g), "version": g.number}))
+    members: dict[str, Make] = {"fields": partial(fields, g)}
+    if g.wild():
+        members["version"] = g.number
+    return utf8(g.object(members))
 
 
 def make_bulk_line(g: Grammar) -> bytes:
@@ -48,7 +51,7 @@ def make_bulk_line(g: Grammar) -> bytes:
         "tenant": lambda: g.string("t"),
     }
     if not g.wild():
-        del members["tenant"], members[g.rng.choice(("operation", "version"))]
+        del members["tenant"], members["version"], members[g.rng.choice(("operation", "fields"))]
     return utf8(g.object(members))
 
 
@@ -225,7 +228,7 @@ def run_put(content: bytes) -> str:
 
 def run_bulk(content: bytes) -> str:
     line = jsons.parse(content, "line")
-    for collection, tenant in ((world().things, None), (world().shared, "t")):
+    for collection, tenant in ((world().revisions, "t"), (world().shared, "t")):
         with contextlib.suppress(InvalidRequest):
             follow(codec.encode_change(validate.bulk_line(collection, line, tenant, 0)))
     validate.bulk_line(world().things, line, None, 0)

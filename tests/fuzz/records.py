@@ -143,7 +143,7 @@ def run_source(content: bytes) -> str:
     key, _, value = rest.partition(b"\n")
     source = SOURCES[len(number) % len(SOURCES)]
     record = Incoming(source.topic, 0, 5, key, value or None)
-    stage = world().sources
+    stage = world().sources[len(number) % len(SOURCES)]
     (result,) = stage.process([stage.decode(record)]).results
     if isinstance(result, Refused):
         raise result.error

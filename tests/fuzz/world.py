@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,7 +50,9 @@ from tests.build import BASE, a_collection, a_stored
 _T = TypeVar("_T")
 SOURCES = (
     Source(topic="plain", collection="things"),
-    Source(topic="paths", collection="shared", id="$key.pk", tenant="who.name", version="rev", fields={"title": "t.u"}),
+    Source(
+        topic="paths", collection="revisions", id="$key.pk", tenant="who.name", version="rev", fields={"title": "t.u"}
+    ),
     Source(topic="inside", collection="things", id="pk", fields={"title": "t", "year": "y", "extra": "e"}),
     Source(topic="changes", collection="things", format="debezium", id="$key.pk", fields={"title": "name"}),
 )
@@ -65,7 +68,8 @@ class _NullPublisher(MemoryPublisher):
 class World:
     def __init__(self) -> None:
         self.things = a_collection()
-        self.shared = a_collection(name="shared", tenancy=True)
+        self.shared = replace(a_collection(name="shared", tenancy=True), uid="u2")
+        self.revisions = replace(a_collection(name="revisions", tenancy=True, versions="external"), uid="u3")
         self.embedder = MemoryEmbedder()
         log, self.view = MemoryLog(2), ControlView()
         self.view.confirm(float("inf"))
@@ -75,7 +79,7 @@ class World:
             [
                 space_record(self.embedder.space),
                 *(log_record(LogIncarnation(name, "t", BASE)) for name in logs),
-                *map(collection_record, (self.things, self.shared)),
+                *map(collection_record, (self.things, self.shared, self.revisions)),
                 Outgoing(RECEIPTS.name, b"", b"", 0),
             ]
         )
@@ -100,7 +104,7 @@ class World:
         self.query = create_query(query, keys, Health(), searcher)
         self.encode = EncodeStage(self.view, self.embedder, MemoryCache(), EncodeSection())
         self.index = IndexStage(self.view, self.store, MemoryCache(), lambda: 10.0, IndexSection())
-        self.sources = SourceStage(SOURCES, self.view)
+        self.sources = tuple(SourceStage(source, self.view) for source in SOURCES)
         self._temporary = tempfile.TemporaryDirectory(prefix="driftline-fuzz-")
         self.folder = Path(self._temporary.name)
         (self.folder / "qrels").mkdir()
