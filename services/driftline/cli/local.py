@@ -6,7 +6,7 @@ import datetime
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
@@ -25,7 +25,7 @@ _Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def _say(message: str) -> None:
-    console.print(f"  {message}", highlight=False)
+    console.print(f"  {message}", markup=False, highlight=False)
 
 
 def setup(
@@ -35,7 +35,7 @@ def setup(
     try:
         prepare(_say, model or [models.DEFAULT])
     except (StartError, models.ModelError) as error:
-        fail(str(error))
+        fail(escape(str(error)))
 
 
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -49,7 +49,8 @@ def taking_down_when_interrupted() -> Iterator[None]:
         del number, frame
         for each in _INTERRUPTS:
             signal.signal(each, signal.SIG_IGN)
-        sys.stderr.write("\n  interrupted; taking down what was started\n")
+        with suppress(OSError):  # the terminal may be gone
+            sys.stderr.write("\n  interrupted; taking down what was started\n")
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, interrupt) for number in _INTERRUPTS}
