@@ -76,15 +76,23 @@ docs: setup ## Write the reference pages of docs/ from the code
 	$(BIN)/python deploy/tools/chart_readme.py
 
 .PHONY: test
-test: lint ## Lint, unit, contract and end-to-end tests on local servers; coverage of what runs in the tests' process
+test: lint ## Lint, unit, server, API, contract and end-to-end tests on local servers; coverage of what runs in the tests' process
 	$(PYTEST) $(AT_ONCE) --cov=driftline --cov-report= tests/unit tests/wire
-	$(PYTEST) --cov=driftline --cov-append --cov-report=term:skip-covered tests/contract tests/e2e
+	$(PYTEST) --cov=driftline --cov-append --cov-report=term:skip-covered tests/web tests/api tests/contract tests/e2e
 
 # Half of their time is waiting for a thread or a deadline: two at a time, up to four where there are cores.
 AT_ONCE := --numprocesses auto --maxprocesses 4
 .PHONY: test-unit
 test-unit: setup ## The tests that need no server
 	$(PYTEST) $(AT_ONCE) tests/unit tests/wire
+
+.PHONY: test-web
+test-web: setup ## Hostile clients, and SIGTERM under load, against the HTTP and gRPC servers over in-memory twins
+	$(PYTEST) -s tests/web
+
+.PHONY: test-api
+test-api: setup ## Schemathesis against every OpenAPI document (DRIFTLINE_EXAMPLES an operation, DRIFTLINE_SEED)
+	$(PYTEST) tests/api
 
 # What the deployment checks need has dependencies of its own that fit no other environment.
 CHECKS := $(VENV)/share/driftline/checks
