@@ -1,6 +1,6 @@
 """One HTTP connection, bounded: uvicorn's protocol on httptools, which alone takes a head of any size for any time.
 
-httptools with these bounds costs 21 us of CPU a request where h11, which has a bound of its own, costs 45.
+httptools costs 21 us of CPU a request and these bounds hardly more; h11, which has a bound of its own, costs 45.
 """
 
 from __future__ import annotations
