@@ -126,6 +126,17 @@ $(TRAIN)/.done: deploy/locks/train.lock $(STAMP)
 	$(INSTALL) $(TRAIN)/bin/python --no-deps --editable .
 	@touch $@
 
+# The images that the chart pulls: five services and Triton. REPOSITORY is the chart's image.repository.
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+.PHONY: images
+images: setup ## Build the images and push them: make images REPOSITORY=registry.example.com/search/driftline
+	@[ -n "$(REPOSITORY)" ] || { echo "REPOSITORY is needed, such as registry.example.com/search/driftline" >&2; exit 1; }
+	for service in ingest encode index query upgrade; do \
+		docker build -f deploy/Dockerfile --build-arg SERVICE=$$service --build-arg VERSION=$(VERSION) \
+		-t $(REPOSITORY)-$$service:$(VERSION) . && docker push $(REPOSITORY)-$$service:$(VERSION) || exit 1; done
+	docker build -f deploy/Dockerfile.triton -t $(REPOSITORY)-triton:$(VERSION) .
+	docker push $(REPOSITORY)-triton:$(VERSION)
+
 .PHONY: test-train
 test-train: $(TRAIN)/.done ## The training loop on a tiny model, with torch (extra `train`)
 	$(TRAIN)/bin/python -m pytest -q --noconftest tests/train
@@ -152,10 +163,10 @@ parity: setup ## SciFact through the service against the encoder in process, sid
 	$(PYTEST) -s tests/quality
 
 .PHONY: servers
-servers: ## Debian's Redis 7, Prometheus and, for Apache Kafka, Java and Maven (needs root only if they are missing)
-	@[ "$$(command -v redis-server java mvn prometheus promtool | wc -l)" = 5 ] || \
+servers: ## Debian's Redis 7, Prometheus, nginx and, for Apache Kafka, Java and Maven (needs root only if they are missing)
+	@[ "$$(command -v redis-server java mvn prometheus promtool nginx | wc -l)" = 6 ] || \
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-		redis-server default-jre-headless maven prometheus >/dev/null; }
+		redis-server default-jre-headless maven prometheus nginx-light >/dev/null; }
 
 .PHONY: bench
 bench: setup servers ## Measure throughput, latency and freshness; writes docs/benchmarks.md

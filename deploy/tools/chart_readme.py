@@ -57,6 +57,9 @@ def _comments(text: str) -> dict[str, str]:
         if stripped.startswith("# -- "):
             pending = stripped[5:]
             continue
+        if pending and stripped.startswith("# "):
+            pending += stripped[1:]
+            continue
         match = re.match(r"^( *)([A-Za-z]\w*):", line)
         if not match:
             continue

@@ -28,7 +28,8 @@ def main() -> int:
     chart = Chart.load(str(ROOT / "helm/driftline"))
     with tempfile.TemporaryDirectory() as folder:
         for profile in sorted((ROOT / "helm/driftline/profiles").glob("*.yaml")):
-            rendered = chart.render(yaml.safe_load(profile.read_text()), name="dl", namespace="search")
+            values = yaml.safe_load(profile.read_text()) | {"image": {"repository": "registry.example.com/driftline"}}
+            rendered = chart.render(values, name="dl", namespace="search")
             text = "\n---\n".join(t for path, t in sorted(rendered.items()) if not path.endswith("NOTES.txt"))
             (Path(folder) / f"{profile.stem}.yaml").write_text(text)
         command = [

@@ -18,6 +18,8 @@ from helm_python.chart import Chart
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm/driftline"
 KUBERNETES = "1.33"
+# The one value that has no default.
+REPOSITORY = "registry.example.com/search/driftline"
 _MODELS = {
     "ScaledObject": keda.ScaledObject,
     "TriggerAuthentication": keda.TriggerAuthentication,
@@ -34,10 +36,12 @@ def _chart() -> Chart:
 
 
 def render(values: Mapping[str, Any], name: str = "dl", namespace: str = "search") -> list[Manifest]:
-    """Every manifest, in the order of the templates. Raises what helm raises."""
+    """Every manifest, in the order of the templates, with `REPOSITORY` for the images. Raises what helm raises."""
     chart = _chart()
-    chart.validate_schema(dict(values))
-    rendered = chart.render(dict(values), name=name, namespace=namespace)
+    given = {"image": {}, **values}
+    given["image"] = {"repository": REPOSITORY, **given["image"]}
+    chart.validate_schema(given)
+    rendered = chart.render(given, name=name, namespace=namespace)
     return [
         manifest
         for path, text in sorted(rendered.items())

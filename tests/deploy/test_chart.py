@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from helm_python.chart import Chart, lint
@@ -27,6 +28,8 @@ SETTINGS = {
     "ingest": IngestSettings, "encode": EncodeSettings, "index": IndexSettings, "query": QuerySettings,
     "upgrade": UpgradeSettings,
 }  # fmt: skip
+# Of kafka-versions.yaml in Strimzi 1.2.0, those marked as supported.
+STRIMZI_1_2 = ("4.2.0", "4.2.1", "4.3.0", "4.3.1")
 FEATURES: dict[str, dict[str, Any]] = {
     "autoscaling": {s: {"autoscaling": {"enabled": True}} for s in SERVICES[:-1]},
     "latency": {"query": {"autoscaling": {"enabled": True, "latency": {"enabled": True}}}},
@@ -41,7 +44,7 @@ FEATURES: dict[str, dict[str, Any]] = {
     "servers": {"redis": {"enabled": True}, "triton": {"enabled": True, "gpus": 1, "autoscaling": {"enabled": True}}},
     "operators": {"strimzi": {"enabled": True}, "milvus": {"enabled": True}},
     "edges": {
-        "ingress": {"enabled": True, "tlsSecret": "tls"},
+        "ingress": {"enabled": True, "tlsSecret": "tls", "hosts": {"ingest": "i.example.com", "query": "q.x.com"}},
         "gateway": {"enabled": True, "parentRefs": [{"name": "edge"}], "hostnames": ["a.example.com"]},
     },
     "collections": {
@@ -116,6 +119,16 @@ def test_wrong_values_are_refused_by_name(values: dict[str, Any], words: str) ->
             {"config": {"kafka": {"security_protocol": "SASL_SSL"}}, "index": {"autoscaling": {"enabled": True}}},
             "existingSecret",
         ),
+        (
+            {
+                "config": {"kafka": {"security_protocol": "SASL_SSL"}},
+                "secrets": {"kafka": {"existingSecret": "k"}},
+                "index": {"autoscaling": {"enabled": True}},
+            },
+            "sasl_username",
+        ),
+        ({"ingress": {"enabled": True}}, "ingress.hosts"),
+        ({"image": {"repository": ""}}, "make images"),
     ],
 )
 def test_values_that_contradict_one_another_are_refused(values: dict[str, Any], words: str) -> None:
@@ -229,19 +242,36 @@ def test_rules_and_dashboards_are_those_of_deploy() -> None:
     assert sorted(found) == dashboards
 
 
-@pytest.mark.parametrize(
-    "triton, seconds",
-    [
-        ({"enabled": True}, 60),
-        ({"enabled": True, "replicas": 2}, None),
-        ({"enabled": True, "autoscaling": {"enabled": True}}, None),
-        ({"enabled": False}, None),
-    ],
-)
-def test_models_are_unloaded_only_from_a_triton_of_one_replica(triton: dict[str, Any], seconds: int | None) -> None:
-    """Requests to unload reach one of several replicas, and the searches all of them."""
-    configs = by_kind(render({"triton": triton}), "ConfigMap")
+@pytest.mark.parametrize("triton, seconds", [({"enabled": True, "replicas": 3}, 60), ({"enabled": False}, None)])
+def test_models_are_unloaded_where_the_address_of_triton_stands_for_all_of_its_pods(
+    triton: dict[str, Any], seconds: int | None
+) -> None:
+    manifests = render({"triton": triton})
+    configs = by_kind(manifests, "ConfigMap")
     told = {n: yaml.safe_load(m["data"]["driftline.yaml"]) for n, m in configs.items() if "driftline.yaml" in m["data"]}
     assert [c["upgrade"]["unload_after_seconds"] for c in told.values() if "upgrade" in c] == (
         [seconds] if seconds else []
     )
+    headless = [m["spec"].get("clusterIP") for n, m in by_kind(manifests, "Service").items() if n.endswith("-triton")]
+    assert headless == (["None"] if triton["enabled"] else [])
+
+
+OPERATORS = {"strimzi": {"enabled": True, "storageClass": "fast"}, "milvus": {"enabled": True}}
+
+
+def test_kafka_is_what_strimzi_serves() -> None:
+    """Strimzi 1.0 and later serve only v1; the schemas are made from the CRDs of 1.2."""
+    manifests = render(OPERATORS)
+    (kafka,), (pool,) = by_kind(manifests, "Kafka").values(), by_kind(manifests, "KafkaNodePool").values()
+    for manifest in (kafka, pool):
+        validate(manifest)
+        assert manifest["apiVersion"] == "kafka.strimzi.io/v1"
+        assert not [a for a in manifest["metadata"].get("annotations", {}) if a.startswith("strimzi.io/")]
+        for wrong in ({"apiVersion": "kafka.strimzi.io/v1beta2"}, {"spec": {**manifest["spec"], "zookeeper": {}}}):
+            with pytest.raises(jsonschema.ValidationError):
+                validate({**manifest, **wrong})
+    assert kafka["spec"]["kafka"]["version"] in STRIMZI_1_2
+    assert pool["metadata"]["labels"]["strimzi.io/cluster"] == kafka["metadata"]["name"]
+    (query,) = [m for n, m in by_kind(manifests, "ConfigMap").items() if n.endswith("-query")]
+    told = yaml.safe_load(query["data"]["driftline.yaml"])["kafka"]["bootstrap_servers"]
+    assert told == f"{kafka['metadata']['name']}-kafka-bootstrap:9092", "the Service that Strimzi makes"

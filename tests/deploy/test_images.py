@@ -15,7 +15,7 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 
-from tests.deploy.manifests import ROOT, by_kind, profile, render
+from tests.deploy.manifests import REPOSITORY, ROOT, by_kind, pods, profile, render
 
 SERVICES = ["ingest", "encode", "index", "query", "upgrade"]
 DEPLOY = ROOT / "deploy"
@@ -61,6 +61,31 @@ def test_compose_runs_every_service_locked_down_and_on_loopback() -> None:
     for service in [*services.values(), *observed.values()]:
         for port in service.get("ports", []):
             assert port.startswith("127.0.0.1:"), port
+
+
+def test_a_client_on_the_host_reaches_kafka_by_the_address_that_the_broker_gives() -> None:
+    """A client asks any broker where the partitions are: what it is told must be reachable from where it is."""
+    kafka = compose()["services"]["kafka"]
+    environment = kafka["environment"]
+    listeners = dict(e.split("://") for e in environment["KAFKA_LISTENERS"].split(","))
+    told = dict(e.split("://") for e in environment["KAFKA_ADVERTISED_LISTENERS"].split(","))
+    protocols = dict(e.split(":") for e in environment["KAFKA_LISTENER_SECURITY_PROTOCOL_MAP"].split(","))
+    assert set(protocols) == set(listeners) == {*told, environment["KAFKA_CONTROLLER_LISTENER_NAMES"]}
+    (published,) = [p.removeprefix("127.0.0.1:").split(":") for p in kafka["ports"]]
+    assert told["HOST"] == f"localhost:{published[0]}"
+    assert listeners["HOST"] == f":{published[1]}"
+    assert told[environment["KAFKA_INTER_BROKER_LISTENER_NAME"]] == "kafka:9092"
+    for service in SERVICES:
+        known = compose()["services"][service]["environment"]["DRIFTLINE_KAFKA__BOOTSTRAP_SERVERS"]
+        assert known == told["PLAINTEXT"]
+
+
+def test_what_compose_must_keep_is_on_volumes() -> None:
+    """Kafka's log, and of Milvus the vectors with the metadata that says where they are."""
+    services = compose()["services"]
+    for name, variable in (("kafka", "KAFKA_LOG_DIRS"), ("milvus", "ETCD_DATA_DIR")):
+        mounts = [volume.split(":")[1] for volume in services[name]["volumes"]]
+        assert any(services[name]["environment"][variable].startswith(mount) for mount in mounts), name
 
 
 def test_prometheus_scrapes_every_service_of_compose() -> None:
@@ -135,5 +160,26 @@ def test_chart_images_and_package_have_one_version() -> None:
         service = name.removeprefix("dl-driftline-")
         if service in SERVICES:
             (container,) = deployment["spec"]["template"]["spec"]["containers"]
-            assert container["image"] == f"ghcr.io/driftline/driftline-{service}:{project['version']}"
+            assert container["image"] == f"{REPOSITORY}-{service}:{project['version']}"
             assert f"driftline-{service}" in project["scripts"]
+
+
+def test_make_images_builds_and_pushes_what_the_chart_pulls(tmp_path: Path) -> None:
+    """With a recorder in docker's place: no container engine is needed."""
+    docker = tmp_path / "docker"
+    docker.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    docker.chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = run("make", "--no-print-directory", "images", f"REPOSITORY={REPOSITORY}", env=env)
+    assert done.returncode == 0, done.stderr
+    asked = (tmp_path / "asked").read_text().splitlines()
+    built = [words[words.index("-t") + 1] for words in (a.split() for a in asked) if words[0] == "build"]
+    pushed = [a.removeprefix("push ") for a in asked if a.startswith("push ")]
+    manifests = render({"triton": {"enabled": True}, "collectionsJob": {"enabled": True}})
+    pulled = {c["image"] for pod in pods(manifests).values() for c in pod["containers"]}
+    assert set(built) == set(pushed) == pulled
+
+
+def test_make_images_needs_to_know_where_to() -> None:
+    done = run("make", "--no-print-directory", "images")
+    assert done.returncode != 0 and "REPOSITORY" in done.stderr

@@ -28,8 +28,21 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- else }}{{ default "default" .root.Values.serviceAccount.name }}{{ end }}
 {{- end }}
 
+{{- define "driftline.repository" -}}
+{{ required "image.repository is not set, and no images are published: build and push yours with `make images REPOSITORY=registry.example.com/search/driftline`, then --set image.repository=registry.example.com/search/driftline" .Values.image.repository }}
+{{- end }}
+
 {{- define "driftline.image" -}}
-{{ .root.Values.image.repository }}-{{ .name }}:{{ default .root.Chart.AppVersion .root.Values.image.tag }}
+{{ include "driftline.repository" .root }}-{{ .name }}:{{ default .root.Chart.AppVersion .root.Values.image.tag }}
+{{- end }}
+
+{{/* Service -> host in the Ingress, of the enabled services that have one. */}}
+{{- define "driftline.hosts" -}}
+{{- range $name, $host := .Values.ingress.hosts }}
+{{- if and $host (index $.Values $name).enabled }}
+{{ $name }}: {{ $host | quote }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{/* The settings file of a service: the release's addresses, `config`, then the service's own `config`. */}}
@@ -40,9 +53,8 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- if .root.Values.triton.enabled }}{{ $_ := set $given "triton" (dict "url" (printf "%s-triton:8001" $full)) }}{{ end }}
 {{- if .root.Values.strimzi.enabled }}{{ $_ := set $given "kafka" (dict "bootstrap_servers" (printf "%s-kafka-bootstrap:9092" $full)) }}{{ end }}
 {{- if .root.Values.milvus.enabled }}{{ $_ := set $given "milvus" (dict "uri" (printf "http://%s-milvus:19530" $full)) }}{{ end }}
-{{- /* Behind one address of several replicas a model would be unloaded from one of them only. */}}
-{{- $triton := .root.Values.triton }}
-{{- if and (eq .name "upgrade") $triton.enabled (eq (int $triton.replicas) 1) (not $triton.autoscaling.enabled) }}{{ $_ := set $given "upgrade" (dict "unload_after_seconds" 60) }}{{ end }}
+{{- /* The Service of this Triton is headless, so a request to unload reaches all of its pods. */}}
+{{- if and (eq .name "upgrade") .root.Values.triton.enabled }}{{ $_ := set $given "upgrade" (dict "unload_after_seconds" 60) }}{{ end }}
 {{- $listen := dict "telemetry" (dict "metrics_host" "0.0.0.0" "metrics_port" 8080) "http" (dict "host" "0.0.0.0" "port" 8080 "grpc_port" (ternary 9090 0 (has .name (list "ingest" "query")))) }}
 {{- $own := index .root.Values .name }}
 {{- toYaml (mergeOverwrite (deepCopy .root.Values.config) $given $listen (deepCopy (default dict $own.config))) }}

@@ -96,22 +96,29 @@ sources.yaml: |
 {{- end }}
 {{- end }}
 
-{{/* KEDA on the lag of a consumer group. Arguments: root, name, topic, group. */}}
+{{/* KEDA on the lag of a consumer group, with the service's own way into Kafka. Arguments: root, name, topic, group. */}}
 {{- define "driftline.lagscaler" -}}
 {{- $own := index .root.Values .name }}
+{{- $secrets := .root.Values.secrets }}
+{{- $full := printf "%s-%s" (include "driftline.fullname" .root) .name }}
+{{- $labels := include "driftline.labels" . }}
 {{- $config := include "driftline.config" . | fromYaml }}
 {{- $partitions := int (dig "kafka" "partitions" 8 $config) }}
 {{- if gt (int $own.autoscaling.maxReplicas) $partitions }}
 {{- fail (printf "%s.autoscaling.maxReplicas is %d, but config.kafka.partitions is %d: a consumer more than partitions has nothing to do" .name (int $own.autoscaling.maxReplicas) $partitions) }}
 {{- end }}
+{{- $protocol := dig "kafka" "security_protocol" "PLAINTEXT" $config }}
+{{- $tls := has $protocol (list "SSL" "SASL_SSL") }}
+{{- $sasl := hasPrefix "SASL" $protocol }}
+{{- $ca := and $tls $secrets.kafkaCa.existingSecret }}
 apiVersion: keda.sh/v1alpha1
 kind: ScaledObject
 metadata:
-  name: {{ include "driftline.fullname" .root }}-{{ .name }}
-  labels: {{- include "driftline.labels" . | nindent 4 }}
+  name: {{ $full }}
+  labels: {{- $labels | nindent 4 }}
 spec:
   scaleTargetRef:
-    name: {{ include "driftline.fullname" .root }}-{{ .name }}
+    name: {{ $full }}
   minReplicaCount: {{ $own.autoscaling.minReplicas }}
   maxReplicaCount: {{ $own.autoscaling.maxReplicas }}
   cooldownPeriod: {{ $own.autoscaling.cooldownSeconds }}
@@ -135,13 +142,45 @@ spec:
         offsetResetPolicy: earliest
         allowIdleConsumers: "false"
         limitToPartitionsWithLag: "true"
-        {{- $protocol := dig "kafka" "security_protocol" "PLAINTEXT" $config }}
-        {{- if has $protocol (list "SSL" "SASL_SSL") }}
+        {{- if $tls }}
         tls: enable
         {{- end }}
-        {{- if hasPrefix "SASL" $protocol }}
+        {{- if $sasl }}
         sasl: {{ dig "kafka" "sasl_mechanism" "PLAIN" $config | lower | replace "scram-sha-" "scram_sha" | replace "plain" "plaintext" }}
-      authenticationRef:
-        name: {{ include "driftline.fullname" .root }}-kafka
         {{- end }}
+      {{- if or $sasl $ca }}
+      authenticationRef:
+        name: {{ $full }}
+      {{- end }}
+{{- if or $sasl $ca }}
+---
+apiVersion: keda.sh/v1alpha1
+kind: TriggerAuthentication
+metadata:
+  name: {{ $full }}
+  labels: {{- $labels | nindent 4 }}
+spec:
+  {{- if $sasl }}
+  # KEDA takes the user's name only from a reference; the setting has it already.
+  configMapTargetRef:
+    - {parameter: username, name: {{ $full }}-keda, key: username}
+  {{- end }}
+  secretTargetRef:
+    {{- if $sasl }}
+    - {parameter: password, name: {{ required "secrets.kafka.existingSecret is needed with SASL" $secrets.kafka.existingSecret }}, key: {{ $secrets.kafka.secretKey }}}
+    {{- end }}
+    {{- if $ca }}
+    - {parameter: ca, name: {{ $secrets.kafkaCa.existingSecret }}, key: {{ $secrets.kafkaCa.secretKey }}}
+    {{- end }}
+{{- end }}
+{{- if $sasl }}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {{ $full }}-keda
+  labels: {{- $labels | nindent 4 }}
+data:
+  username: {{ required "config.kafka.sasl_username is needed with SASL" (dig "kafka" "sasl_username" "" $config) | quote }}
+{{- end }}
 {{- end }}
