@@ -102,9 +102,16 @@ $(CHECKS)/.done: deploy/locks/checks.lock $(STAMP)
 	$(INSTALL) $(CHECKS)/bin/python --no-deps --editable .
 	@touch $@
 
+# A real S3 server, of one executable; building it takes about a minute, once.
+S3_SERVER := $(abspath $(VENV))/share/driftline/versitygw
+$(S3_SERVER):
+	@command -v go >/dev/null || { echo "go is needed to build the S3 server of the tests" >&2; exit 1; }
+	GOBIN=$(dir $@) go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
+
 .PHONY: test-deploy
-test-deploy: $(CHECKS)/.done servers ## Chart, images, compose files, rules, dashboards: lint, schemas, policies, rule tests
-	PATH="$(abspath $(BIN)):$$PATH" $(CHECKS)/bin/python -m pytest -q --noconftest tests/deploy
+test-deploy: $(CHECKS)/.done $(S3_SERVER) servers ## Chart, images, compose files, rules, dashboards: lint, schemas, policies, rule tests
+	PATH="$(abspath $(BIN)):$(dir $(S3_SERVER)):$$PATH" DRIFTLINE_TRITON_ENV=$(abspath $(VENV))/triton-env \
+		$(CHECKS)/bin/python -m pytest -q --noconftest tests/deploy
 	$(CHECKS)/bin/python deploy/tools/policies.py
 
 # Building it from its published modules takes about ten minutes of two cores, once.
@@ -213,7 +220,7 @@ lock: ## Resolve the lock files anew
 		pyproject.toml -o deploy/locks/$$service.lock || exit 1; done
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--custom-compile-command "make lock" --extra ingest --extra encode --extra index --extra query --extra upgrade \
-		pyproject.toml deploy/checks.in -o deploy/locks/checks.lock
+		--extra s3 pyproject.toml deploy/checks.in -o deploy/locks/checks.lock
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--custom-compile-command "make lock" --constraint requirements.lock --extra train --extra local --extra drift \
 		pyproject.toml deploy/train.in -o deploy/locks/train.lock

@@ -145,6 +145,9 @@ class Encoders:
     def load(self, encoder: str) -> None:
         self._of(encoder).load(encoder)
 
+    def loaded_everywhere(self, encoder: str) -> bool:
+        return self._of(encoder).loaded_everywhere(encoder)
+
     def unload(self, encoder: str) -> None:
         self._of(encoder).unload(encoder)
 

@@ -19,6 +19,7 @@ from driftline.encode.stage import decode as decode_change
 from driftline.index.housekeeping import Housekeeper
 from driftline.query.log import QueryLog
 from driftline.upgrade.demand import most_wanted
+from driftline.upgrade.models import Models
 from driftline.upgrade.report import page
 from driftline.upgrade.sample import pseudo_query
 from driftline.upgrade.state import ShadowQuery, UpgradeState, read_state, route, wanted
@@ -294,6 +295,12 @@ def test_the_old_model_is_unloaded_some_time_after_the_end_and_loaded_when_it_is
         assert world.old.loaded, "an upgrade to it, back for instance, loads it"
     finally:
         world.close()
+
+
+def test_a_server_that_joins_without_a_model_is_given_it(world: World) -> None:
+    world.old.elsewhere = False
+    Models(world.view, world.encoders, lambda: 0).keep([])
+    assert world.old.elsewhere, "each server behind the address of Triton must have what collections need"
 
 
 def test_a_model_that_another_collection_needs_stays_loaded(world: World) -> None:

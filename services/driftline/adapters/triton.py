@@ -17,6 +17,7 @@ import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from driftline.adapters.triton_servers import SPREAD, on_every_server
 from driftline.core import metrics
 from driftline.core.errors import InvalidRecord, NotLoaded, PartlyUnavailable, SpaceMismatch, Unavailable
 from driftline.core.ports import EmbedAnswer
@@ -60,7 +61,8 @@ class TritonEmbedder:
 
     def __init__(self, settings: TritonSettings) -> None:
         self._timeout = settings.timeout_seconds
-        self._client = triton.InferenceServerClient(settings.url)
+        self._url = settings.url
+        self._client = triton.InferenceServerClient(settings.url, channel_args=SPREAD)
         self._pool = ThreadPoolExecutor(settings.max_in_flight, thread_name_prefix="triton")
         self._lock = threading.Lock()
         self._spaces: dict[str, tuple[float, Space]] = {}
@@ -88,15 +90,21 @@ class TritonEmbedder:
 
     def load(self, encoder: str) -> None:
         try:
-            self._client.load_model(encoder, client_timeout=120)
+            on_every_server(self._url, lambda server: server.load_model(encoder, client_timeout=120))
         except InferenceServerException as error:
             self._check_reachable(error)
             raise NotLoaded("triton", f"encoder {encoder!r} was not loaded: {_message(error)}") from error
         self._forget(encoder)
 
+    def loaded_everywhere(self, encoder: str) -> bool:
+        try:
+            return all(on_every_server(self._url, lambda server: server.is_model_ready(encoder, client_timeout=10)))
+        except (InferenceServerException, grpc.RpcError) as error:
+            raise Unavailable("triton", f"encoder {encoder!r}: {_message(error)}") from error
+
     def unload(self, encoder: str) -> None:
         try:
-            self._client.unload_model(encoder, client_timeout=120)
+            on_every_server(self._url, lambda server: server.unload_model(encoder, client_timeout=120))
         except InferenceServerException as error:
             self._check_reachable(error)
             raise PartlyUnavailable("triton", f"encoder {encoder!r} was not unloaded: {_message(error)}") from error

@@ -1,4 +1,4 @@
-"""models add, list, check: the encoders of a Triton model repository."""
+"""models add, list, check, push, pull: the encoders of a Triton model repository."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from rich.progress import Progress
 
 from driftline.cli.client import home
 from driftline.cli.output import console, emit_json, fail, table
-from driftline.local import models
+from driftline.core.errors import ConfigError, Unavailable
+from driftline.local import delivery, models
 from driftline.local.stack import Stack
 
-app = typer.Typer(help="Add, list and check encoders.", no_args_is_help=True)
+app = typer.Typer(help="Add, list and check encoders; bring them to a cluster.", no_args_is_help=True)
 _Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 _Repository = Annotated[Path | None, typer.Option(help="model repository; default: the local system's")]
+_Address = Annotated[
+    str,
+    typer.Argument(help="s3://BUCKET/PREFIX, or s3://https://HOST:PORT/BUCKET/PREFIX for other stores than Amazon's"),
+]
 
 
 def _repository(given: Path | None) -> Path:
@@ -114,7 +119,6 @@ def _load(name: str) -> None:
     if not url or not Stack(home()).running():
         return
     from driftline.adapters.triton import TritonEmbedder
-    from driftline.core.errors import Unavailable
     from driftline.core.settings import TritonSettings
 
     try:
@@ -123,10 +127,55 @@ def _load(name: str) -> None:
         fail(str(error))
 
 
+def _folder(address: str) -> delivery.Folder:
+    """Credentials come from the environment or ~/.aws, as for every AWS program. Raises ConfigError."""
+    try:
+        from driftline.adapters.s3 import Location, S3Folder
+    except ImportError:
+        fail("object stores need boto3: install driftline[s3]")
+    return S3Folder(Location.parse(address))
+
+
+@app.command()
+def push(name: str, address: _Address, repository: _Repository = None, as_json: _Json = False) -> None:
+    """Send an encoder to an object store that a cluster's Triton loads from. One that was interrupted is finished."""
+    try:
+        description = delivery.push(_folder(address), _repository(repository), name)
+    except (models.ModelError, ConfigError, Unavailable) as error:
+        fail(str(error))
+    _delivered("pushed", description, as_json)
+
+
+@app.command()
+def pull(name: str, address: _Address, repository: _Repository = None, as_json: _Json = False) -> None:
+    """Bring an encoder from an object store into the model repository, checked against its space."""
+    try:
+        description = delivery.pull(_folder(address), _repository(repository), name)
+    except (models.ModelError, ConfigError, Unavailable) as error:
+        fail(str(error))
+    _delivered("pulled", description, as_json)
+
+
+def _delivered(what: str, description: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        emit_json(description)
+    else:
+        console.print(f"{what} [bold]{description['name']}[/]: space {description['fingerprint']}, compared")
+
+
 @app.command("list")
-def list_(repository: _Repository = None, as_json: _Json = False) -> None:
+def list_(
+    repository: Annotated[str, typer.Option(help="folder or s3:// address; default: the local system's")] = "",
+    as_json: _Json = False,
+) -> None:
     """List the encoders of the repository, and the recipes that can be added."""
-    found = models.describe(_repository(repository))
+    try:
+        if repository.startswith("s3://"):
+            found = delivery.describe(_folder(repository))
+        else:
+            found = models.describe(_repository(Path(repository) if repository else None))
+    except (models.ModelError, ConfigError, Unavailable) as error:
+        fail(str(error))
     if as_json:
         emit_json(found)
         return
@@ -149,7 +198,6 @@ def check(
     """Encode with a loaded encoder and print its throughput."""
     from driftline.adapters.triton import TritonEmbedder
     from driftline.cli.connect import connections
-    from driftline.core.errors import Unavailable
 
     embedder = TritonEmbedder(connections().triton)
     sentence = "A guitar is a stringed musical instrument, usually played with the fingers or a plectrum. "

@@ -127,12 +127,16 @@ class Embedder(Protocol):
         ...
 
     def load(self, encoder: str) -> None:
-        """Load an encoder that is there; one that is loaded stays so. Raises NotLoaded with the reason."""
+        """Load an encoder that is there, on every server. Raises NotLoaded with the reason."""
+        ...
+
+    def loaded_everywhere(self, encoder: str) -> bool:
+        """Whether every server can use it: one that came since `load` may not. Raises Unavailable."""
         ...
 
     def unload(self, encoder: str) -> None:
-        """Free what a loaded encoder takes; one that is not loaded is no error. Raises PartlyUnavailable where that
-        cannot be done from here."""
+        """Free what a loaded encoder takes, on every server; one that is not loaded is no error. Raises
+        PartlyUnavailable where that cannot be done from here."""
         ...
 
     def tokenizer_json(self, encoder: str) -> str:

@@ -136,18 +136,28 @@ def outdated(entry: Path) -> bool:
 
 def describe(repository: Path) -> list[dict[str, Any]]:
     """Every entry of a repository; `problem` says when the files no longer match what the entry declares."""
-    found = []
-    for entry in (
-        sorted(p for p in repository.iterdir() if (p / "config.pbtxt").exists()) if repository.exists() else []
-    ):
-        description: dict[str, Any] = _files().read_description(entry / "1")
-        actual = _files().fingerprint(entry / "1")
-        declared = (entry / "config.pbtxt").read_text(encoding="utf-8")
-        description |= {"name": entry.name, "fingerprint": actual}
-        if actual not in declared:
-            description["problem"] = "files changed since it was added; Triton refuses to load it"
-        found.append(description)
-    return found
+    if not repository.exists():
+        return []
+    return [_read(entry) for entry in sorted(repository.iterdir()) if (entry / "config.pbtxt").exists()]
+
+
+def read(entry: Path) -> dict[str, Any]:
+    """What `describe` tells of one entry. Raises ModelError: there is none, or its files are not what it declares."""
+    if not (entry / "config.pbtxt").exists():
+        raise ModelError(f"there is no encoder entry {entry}: `driftline models list` tells which there are")
+    description = _read(entry)
+    if "problem" in description:
+        raise ModelError(f"{entry}: {description['problem']}")
+    return description
+
+
+def _read(entry: Path) -> dict[str, Any]:
+    description: dict[str, Any] = _files().read_description(entry / "1")
+    actual = _files().fingerprint(entry / "1")
+    description |= {"name": entry.name, "fingerprint": actual}
+    if actual not in (entry / "config.pbtxt").read_text(encoding="utf-8"):
+        description["problem"] = "files changed since it was added; Triton refuses to load it"
+    return description
 
 
 def _describe(name: str, recipe: Recipe) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from driftline.upgrade.state import UpgradeState
 log = logging.getLogger(__name__)
 # Loading takes seconds, and what cannot be loaded now is not there a second later.
 _AGAIN_US = 30_000_000
+# Servers come and go, and each is asked.
+_LOOK_US = 5_000_000
 
 
 class Models:
@@ -24,6 +26,7 @@ class Models:
         self._embedder = embedder
         self._clock = clock
         self._tried_us: dict[str, int] = {}
+        self._looked_us: dict[str, int] = {}
 
     def needed(self, states: Iterable[UpgradeState]) -> set[str]:
         """The encoders of live generations, and those that upgrades go to."""
@@ -37,17 +40,28 @@ class Models:
         return found
 
     def keep(self, states: Iterable[UpgradeState]) -> None:
-        """Load what is needed and not loaded: after a restart of Triton, or when it was unloaded too early."""
+        """Load what is needed and not loaded on every server: one restarted or joined, or it was unloaded too early."""
         for encoder in sorted(self.needed(states)):
-            if self._clock() - self._tried_us.get(encoder, -_AGAIN_US) < _AGAIN_US:
+            now = self._clock()
+            if now - self._tried_us.get(encoder, -_AGAIN_US) < _AGAIN_US:
                 continue
             try:
                 self._embedder.describe(encoder)
+                loaded = self._everywhere(encoder, now)
             except NotLoaded:
-                self._tried_us[encoder] = self._clock()
-                self._load(encoder)
+                loaded = False
             except Unavailable:
                 return
+            if not loaded:
+                self._tried_us[encoder] = now
+                self._load(encoder)
+
+    def _everywhere(self, encoder: str, now: int) -> bool:
+        """Whether every server has it, by what they said in the last seconds."""
+        if now - self._looked_us.get(encoder, -_LOOK_US) < _LOOK_US:
+            return True
+        self._looked_us[encoder] = now
+        return self._embedder.loaded_everywhere(encoder)
 
     def _load(self, encoder: str) -> None:
         try:

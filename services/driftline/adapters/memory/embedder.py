@@ -31,6 +31,8 @@ class MemoryEmbedder:
         self.refused_texts: set[str] = set()
         self.failing: Unavailable | None = None
         self.loaded = True
+        # Whether another server of the same name, which nobody asks here, has it loaded.
+        self.elsewhere = True
         self.requests: list[int] = []
         self.priorities: set[Priority] = set()
         self.tokenizer = ""
@@ -45,7 +47,12 @@ class MemoryEmbedder:
     def load(self, encoder: str) -> None:
         if encoder != self.space.encoder:
             raise NotLoaded("triton", f"encoder {encoder!r} was not loaded: there is none")
-        self.loaded = True
+        self.loaded = self.elsewhere = True
+
+    def loaded_everywhere(self, encoder: str) -> bool:
+        if self.failing is not None:
+            raise self.failing
+        return encoder == self.space.encoder and self.loaded and self.elsewhere
 
     def unload(self, encoder: str) -> None:
         self.loaded = self.loaded and encoder != self.space.encoder
