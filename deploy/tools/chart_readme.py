@@ -18,9 +18,14 @@ _HEAD = """# Driftline's chart
 
 <!-- Written by `make docs` from values.yaml; do not edit. -->
 
+No images are published: build and push yours first, five services and Triton, from a checkout with Docker and
+Python 3.11. Without `image.repository` the chart refuses to render.
+
 ```
+make images REPOSITORY=registry.example.com/search/driftline
 kubectl create secret generic driftline-keys --from-file=keys=keys.txt    # lines of `name role key`
 helm install driftline ./helm/driftline -f helm/driftline/profiles/production.yaml \\
+  --set image.repository=registry.example.com/search/driftline \\
   --set config.kafka.bootstrap_servers=kafka:9092 --set config.milvus.uri=http://milvus:19530 \\
   --set config.triton.url=triton:8001
 ```
@@ -39,6 +44,11 @@ Upgrades of the chart roll one service at a time behind its PodDisruptionBudget;
 Encode and index scale on lag (KEDA), never beyond `config.kafka.partitions`: the template refuses a value that would.
 Query scales on CPU or, with `query.autoscaling.latency`, on the p95 of searches; Triton on the time that requests wait
 in its queue.
+
+Behind an Ingress each API has a host of its own; an HTTPRoute has all on one
+([the front door](../../docs/decisions/0013-front-door.md)). Triton takes its models from its image, a volume or an object store
+that `driftline models push` fills ([models](../../docs/models.md)). What has been tested with what is in
+[operations](../../docs/operations.md).
 
 ## Values
 
