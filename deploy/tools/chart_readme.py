@@ -46,8 +46,8 @@ Query scales on CPU or, with `query.autoscaling.latency`, on the p95 of searches
 in its queue.
 
 Behind an Ingress each API has a host of its own; an HTTPRoute has all on one
-([the front door](../../docs/decisions/0013-front-door.md)). Triton takes its models from its image, a volume or an object store
-that `driftline models push` fills ([models](../../docs/models.md)). What has been tested with what is in
+([the front door](../../docs/decisions/0013-front-door.md)). Triton takes its models from its image, a volume or an
+object store that `driftline models push` fills ([models](../../docs/models.md)). What has been tested with what is in
 [operations](../../docs/operations.md).
 
 ## Values

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
+from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError, HTTPClientError, IncompleteReadError
 from botocore.exceptions import ConnectionError as UnreachableError
 
 from driftline.core.errors import ConfigError, DriftlineError, Unavailable
@@ -159,6 +159,10 @@ def _told() -> Iterator[None]:
         raise _meaning(_status(error), _code(error)) from error
     except (HTTPClientError, UnreachableError, IncompleteReadError) as error:
         raise Unavailable("the object store", f"{type(error).__name__}: is the address right?") from error
+    except FlexibleChecksumError as error:
+        raise ConfigError(
+            "the object store holds other bytes than were sent: delete the entry, and push it again"
+        ) from error
     except BotoCoreError as error:
         raise ConfigError(
             f"the object store cannot be used: {type(error).__name__}; give AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY "

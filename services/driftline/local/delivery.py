@@ -131,6 +131,11 @@ def _fetched(folder: Folder, name: str, entry: Path) -> dict[str, Any]:
             raise ModelError(f"the object {name}/{path} would be written outside its entry")
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.fetch(f"{name}/{path}", target)
-    description = models.read(entry)
+    try:
+        description = models.read(entry)
+    except ModelError as error:
+        raise ModelError(
+            f"the object store holds other bytes than were sent as {name}: delete the entry, and push it again"
+        ) from error
     _refuse_another(folder, name, description["fingerprint"])
     return description
