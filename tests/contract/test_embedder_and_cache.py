@@ -133,11 +133,13 @@ def spare(request: pytest.FixtureRequest) -> tuple[Embedder, str]:
 def test_an_unloaded_encoder_is_not_there_until_it_is_loaded_again(spare: tuple[Embedder, str]) -> None:
     embedder, name = spare
     embedder.load(name)
+    assert embedder.loaded_everywhere(name)
     space = embedder.describe(name)
     assert np.asarray(embedder.embed(name, space.fingerprint, [["a text"]])[0]).shape == (1, space.dimension)
     embedder.unload(name)
     with pytest.raises(NotLoaded):
         describe_when_unloaded(embedder, name)
+    assert not embedder.loaded_everywhere(name)
     assert describe(embedder, name) == space
     embedder.load(name)
     assert np.asarray(embedder.embed(name, space.fingerprint, [["a text"]])[0]).shape == (1, space.dimension)

@@ -75,7 +75,7 @@ class KafkaSettings(Section):
 class TritonSettings(Section):
     """The inference server."""
 
-    url: str = Field("localhost:8001", description="gRPC address, host:port")
+    url: str = Field("localhost:8001", description="gRPC address, host:port; the name may stand for several servers")
     timeout_seconds: float = Field(60.0, gt=0, le=3600, description="of one request")
     max_in_flight: int = Field(8, ge=1, le=256, description="requests at once, per service process")
 

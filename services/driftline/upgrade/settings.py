@@ -28,7 +28,7 @@ class UpgradeSection(Section):
     shadow_queries: int = Field(100, ge=10, le=2_000, description="queries of one estimate")
     unload_after_seconds: float = Field(
         0.0, ge=0, description="after the end of an upgrade, when the older model is unloaded from Triton if no "
-        "collection needs it; 0: never, as it must be for several replicas of Triton, or one that serves others too",
+        "collection needs it; 0: never, as it must be where triton.url hides all servers but one or others use them",
     )  # fmt: skip
     tick_seconds: float = Field(1.0, gt=0, le=60, description="between two steps of the control loop")
 
