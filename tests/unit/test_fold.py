@@ -154,6 +154,14 @@ def test_a_backfill_loses_against_a_change_in_its_batch() -> None:
     assert [d.version for d in result.plans[2].upserts] == [2]
 
 
+def test_a_backfill_loses_against_a_change_in_its_batch_that_has_no_vectors_of_its_generation() -> None:
+    records = [a_vector_record(version=2), a_vector_record(version=1, backfill_generation=2)]
+    documents = {0: {1: a_stored(version=2)}, 1: {2: a_stored(version=1)}}
+    result = fold(records, [A, A], {1: {A: StoredVersion(1, 1, False)}, 2: {}}, documents)
+    assert result.plans[2].upserts == ()
+    assert result.verdicts[1].outcome is Outcome.SUPERSEDED
+
+
 kinds = st.sampled_from(["both", "both", "old only", "delete", "backfill", "stale backfill"])
 mixed_events = st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 6), kinds), min_size=1, max_size=30)
 
@@ -193,8 +201,9 @@ def test_whatever_is_backfilled_no_generation_holds_what_the_oracle_does_not(
                     held[g][key] = known
             if forgets:
                 held[g] = {k: s for k, s in held[g].items() if not s.deleted}
-    live = {k: v for k, (v, deleted) in oracle.items() if not deleted}
-    first = {k: s.version for k, s in held[1].items() if not s.deleted}
-    second = {k: s.version for k, s in held[2].items() if not s.deleted}
-    assert first == live
-    assert second.items() <= live.items()
+        # After every batch: what a later one mends was found by the searches in between.
+        live = {k: v for k, (v, deleted) in oracle.items() if not deleted}
+        first = {k: s.version for k, s in held[1].items() if not s.deleted}
+        second = {k: s.version for k, s in held[2].items() if not s.deleted}
+        assert first == live
+        assert second.items() <= live.items()

@@ -10,7 +10,7 @@ import pytest
 from driftline.adapters.memory import MemoryEmbedder, MemoryStore
 from driftline.core.collections import Collection
 from driftline.core.errors import Unavailable
-from driftline.core.records import Generation, StoreTarget
+from driftline.core.records import Generation, Removal, StoreTarget, WritePlan, now_us
 from driftline.index.housekeeping import Housekeeper
 from tests.build import a_collection, a_view
 from tests.client import until
@@ -149,3 +149,14 @@ def test_a_new_notice_of_a_collection_is_followed_at_once() -> None:
     keeper.notice(broken)
     keeper.turn()
     assert "test_broken_1" in stores(store)
+
+
+def test_a_tombstone_is_purged_only_after_its_days() -> None:
+    """The changes log keeps events for as long: one that comes again from there must still find the tombstone."""
+    store, view, now = MemoryStore(), a_view(), now_us()
+    target = a_collection().target(a_collection().complete, SPACE.dimension)
+    store.ensure(target)
+    store.apply(target, WritePlan(removals=(Removal("k", 5, 0),)), lambda: 1.0)
+    for days, kept in ((0.0, True), (7.9, True), (8.1, False)):
+        Housekeeper(view, store, 8, clock=lambda d=days: now + int(d * 86_400e6)).purge()  # type: ignore[misc]
+        assert bool(store.versions(target, ["k"], None)) is kept, days
