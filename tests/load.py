@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from typing import Any
 
 import httpx
+import orjson
 
 from driftline.adapters.kafka import KafkaLogReader
 from driftline.core import codec
@@ -21,18 +23,35 @@ DOCUMENTS = 150
 
 
 class Load(threading.Thread):
-    """One producer: random upserts and deletes with unique, shuffled versions; every 7th event is sent twice."""
+    """One producer: random upserts and deletes with unique, shuffled versions; every 7th event is sent twice.
 
-    def __init__(self, stack: Stack, collection: str, oracle: Oracle, number: int, seed: int) -> None:
+    Without `versions` the log assigns them, and every producer writes documents of its own, in order: a document whose
+    event may have been taken twice is not written again, and the oracle takes either. Each event is sent until ingest
+    has accepted it, whatever that takes.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        collection: str,
+        oracle: Oracle,
+        number: int,
+        seed: int,
+        versions: bool = True,
+        pause_seconds: float = 0.05,
+    ) -> None:
         super().__init__(name=f"load-{number}")
         self.user = User(stack)
         self.collection = collection
         self.oracle = oracle
         self.number = number
         self.random = random.Random(seed + number)
+        self.versions = versions
+        self.pause_seconds = pause_seconds
         self.halt = threading.Event()
         self.error: BaseException | None = None
         self.sent = 0
+        self.refused = 0
         self.used: set[tuple[object, object]] = set()
 
     def run(self) -> None:
@@ -43,34 +62,63 @@ class Load(threading.Thread):
             self.error = error
 
     def step(self) -> None:
-        lines = []
+        lines = self.some_lines()
+        for part in (lines, lines[::7]):
+            for line, answer in zip(part, self.send(part), strict=True):
+                fields = line.get("fields")
+                sentences = fields["body"].count(" says ") if isinstance(fields, dict) else 0
+                self.oracle.accepted(answer["id"], answer["version"], sentences, answer["token"])
+        self.halt.wait(self.pause_seconds)
+
+    def some_lines(self) -> list[dict[str, object]]:
+        lines: list[dict[str, object]] = []
         for _ in range(20):
             self.sent += 1
             document_id = f"d{self.random.randrange(DOCUMENTS)}"
             # Late events: versions jump back and forth around the counter; the producer's number makes them unique.
             version = max(1, self.sent * 10 + self.random.randrange(-300, 300) // 10 * 10) * 10 + self.number
             line: dict[str, object] = {"id": document_id, "version": version}
+            if not self.versions:
+                document_id = f"p{self.number}-{document_id}"
+                if document_id in self.oracle.doubtful:
+                    continue
+                line = {"id": document_id}
             if self.random.random() < 0.25:
                 line["operation"] = "delete"
             else:
                 line["fields"] = {"body": text_of(document_id, version, self.random.randint(1, 4))}
             lines.append(line)
-        lines = self.only_first(lines)
-        for part in (lines, lines[::7]):
-            for line, answer in zip(part, self.send(part), strict=True):
-                fields = line.get("fields")
-                sentences = fields["body"].count(" says ") if isinstance(fields, dict) else 0
-                if "token" in answer:
-                    self.oracle.accepted(answer["id"], answer["version"], sentences, answer["token"])
-        self.halt.wait(0.05)
+        return self.only_first(lines) if self.versions else lines
 
     def send(self, part: list[dict[str, object]]) -> list[dict[str, Any]]:
-        """An ingest that dies may have taken the lines or not: sent again with their versions, they are the same."""
-        while True:
-            try:
-                return self.user.bulk(self.collection, part)
-            except httpx.HTTPError:
-                self.halt.wait(0.2)
+        """One acceptance per line, in order. An ingest that dies, or whose broker does, may have taken lines that it
+        did not answer for: sent again with their versions, they are the same."""
+        accepted: dict[int, dict[str, Any]] = {}
+        while len(accepted) < len(part):
+            left = [i for i in range(len(part)) if i not in accepted]
+            answers = self.answers([part[i] for i in left])
+            accepted |= {i: answer for i, answer in zip(left, answers, strict=False) if "token" in answer}
+            if doubtful := [i for i in left if i not in accepted]:
+                self.refused += 1
+                if not self.versions:
+                    self.oracle.doubtful |= {str(part[i]["id"]) for i in doubtful}
+                time.sleep(0.2)
+        return [accepted[i] for i in range(len(part))]
+
+    def answers(self, lines: list[dict[str, object]]) -> list[dict[str, Any]]:
+        """What ingest says to each line, nothing while it is away. A line that it finds wrong is an error of ours."""
+        content = b"".join(orjson.dumps(line) + b"\n" for line in lines)
+        try:
+            answer = self.user.ingest.post(f"/v1/collections/{self.collection}/bulk", content=content)
+        except httpx.HTTPError:
+            return []
+        if answer.status_code in (429, 503):
+            return []
+        assert answer.status_code == 200, answer.text
+        found: list[dict[str, Any]] = [orjson.loads(line) for line in answer.content.splitlines()]
+        for result in found:
+            assert "token" in result or result["problem"]["status"] in (429, 503), result
+        return found
 
     def only_first(self, lines: list[dict[str, object]]) -> list[dict[str, object]]:
         """A version of a document means one thing only: never send two events with the same."""

@@ -1,17 +1,21 @@
-"""`python -m tests.mutants.run SERVICE MUTANT`: a real service with a planted bug."""
+"""`python -m tests.mutants.run SERVICE [MUTANT]`: a real service, with a clock of its own and maybe a planted bug."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-from tests.mutants.planted import apply
+from tests.faults import clock
 
 
 def main() -> int:
-    service, mutant = sys.argv[1:]
+    clock.follow()
+    service, *mutants = sys.argv[1:]
     module = importlib.import_module(f"driftline.{service}.__main__")
-    apply(mutant)
+    if mutants:
+        from tests.mutants.planted import apply
+
+        apply(mutants[0])
     code: int = module.main()
     return code
 
