@@ -11,6 +11,7 @@ import httpx
 import orjson
 
 from driftline.adapters.kafka import KafkaLogReader
+from driftline.cli.client import each_line
 from driftline.core import codec
 from driftline.core.records import Outcome
 from driftline.core.settings import KafkaSettings
@@ -115,7 +116,7 @@ class Load(threading.Thread):
         if answer.status_code in (429, 503):
             return []
         assert answer.status_code == 200, answer.text
-        found: list[dict[str, Any]] = [orjson.loads(line) for line in answer.content.splitlines()]
+        found = each_line(answer.content)
         for result in found:
             assert "token" in result or result["problem"]["status"] in (429, 503), result
         return found

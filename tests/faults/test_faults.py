@@ -17,11 +17,10 @@ from tests.faults.arena import Arena
 from tests.faults.schedule import SERVERS, SERVICES, faults_wanted, schedule, seed_wanted
 from tests.faults.strike import Striker
 from tests.load import Load, Searches
-from tests.oracle import CHUNKING, Oracle, check
+from tests.oracle import VERSIONED, Oracle, check
 
 # Three faults run at once and take some seconds each: this gives about one in four seconds.
 PAUSE_SECONDS = 3.0
-DEFINITION = {"encoder": "hashing", "fields": ["body"], "chunking": CHUNKING}
 
 
 @pytest.mark.timeout(1_500)
@@ -30,7 +29,7 @@ def test_faults_of_every_part_lose_resurrect_and_stale_nothing(arena: Arena) -> 
     print(f"\nDRIFTLINE_SEED={seed} DRIFTLINE_FAULTS={count}")
     user = User(arena.stack)
     # In one collection the producers give versions, in the other the log does.
-    given, assigned = user.create(embedding=DEFINITION), user.create(embedding=DEFINITION)
+    given, assigned = user.create(**VERSIONED), user.create(embedding=VERSIONED["embedding"])
     oracles = {given: Oracle(), assigned: Oracle()}
     producers = [Load(arena.stack, given, oracles[given], n, seed, pause_seconds=0.4) for n in (1, 2)]
     producers += [Load(arena.stack, assigned, oracles[assigned], n, seed, False, 0.4) for n in (3, 4)]

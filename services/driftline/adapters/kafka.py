@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import ssl
 import threading
@@ -149,13 +150,30 @@ class KafkaPublisher:
             if producer is None or self._producer is not producer:
                 return
             self._producer = None
-        producer.close(timeout=0)
+        _end(producer, 0)
 
     def close(self) -> None:
         with self._lock:
             if self._producer is not None:
-                self._producer.close(timeout=5)
+                _end(self._producer, 5)
                 self._producer = None
+
+
+def _end(producer: Any, timeout_seconds: float) -> None:
+    """Close a producer, and drop what it could not send in that time.
+
+    kafka-python flushes before it closes, and where the flush does not end in time it raises and closes nothing: the
+    producer's thread would live on and send its records when the broker is back, after they were published anew.
+    """
+    try:
+        producer.close(timeout=timeout_seconds)
+    except KafkaError as error:
+        log.warning("records are dropped with their producer", extra={"error": str(error)})
+        producer._sender.force_close()
+        # It fails what it still holds, which takes no answer of a broker; then there is nothing left to flush.
+        producer._sender.join(5)
+        with contextlib.suppress(KafkaError):
+            producer.close(timeout=0)
 
 
 class KafkaSubscriber:
