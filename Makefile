@@ -158,8 +158,13 @@ test-brokers: setup servers ## Of `make test-full`, what may turn out otherwise 
 		tests/contract tests/e2e tests/faults/test_alerts.py tests/faults/test_outages.py
 
 .PHONY: test-faults
-test-faults: setup ## Kill and freeze services under load and during upgrades, against the oracle (DRIFTLINE_FAULTS, DRIFTLINE_UPGRADES, DRIFTLINE_SEED)
-	$(PYTEST) -s tests/faults/test_kill.py tests/faults/test_upgrade_kill.py tests/faults/test_rolling.py
+test-faults: setup servers ## Every part killed, frozen, cut off, filled up, under load and against the oracle (DRIFTLINE_FAULTS, DRIFTLINE_SEED)
+	$(PYTEST) -s tests/faults/test_faults.py tests/faults/test_topics_anew.py tests/faults/test_upgrade_kill.py \
+		tests/faults/test_rolling.py
+
+.PHONY: test-mutants
+test-mutants: setup ## Plant bugs one by one: each must be caught by a test; writes the table of docs/testing.md
+	$(RUN) tests.mutants
 
 .PHONY: fuzz
 fuzz: setup ## Hostile inputs to everything that reads what others wrote: a million in about three minutes of one core (DRIFTLINE_SEED, DRIFTLINE_FUZZ_INPUTS)
