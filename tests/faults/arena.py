@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -60,6 +61,8 @@ class Arena:
         self._mounted = False
         # Who was found dead without having been killed, with the end of its log.
         self.died: list[str] = []
+        # Who may end by itself, since what it stands on was taken away.
+        self.may_end: set[str] = set()
 
     # Up and down
 
@@ -100,7 +103,7 @@ class Arena:
 
     def down(self) -> None:
         for process in self.stack.processes:
-            process.signal(18)  # SIGCONT: what is frozen cannot end
+            process.signal(signal.SIGCONT)  # what is frozen cannot end
         self.stack.down()
         for proxy in self.proxies.values():
             proxy.close()
@@ -228,12 +231,12 @@ auto.create.topics.enable=false
             return servers.http_ok(f"http://127.0.0.1:{process.ports['triton_http']}/v2/health/ready")
         return answers(process.ports[name])
 
-    def revive(self, name: str, expected: bool = False) -> None:
-        """Start what is not running. Unless `expected`, that it ended is remembered as a fault of its own."""
+    def revive(self, name: str) -> None:
+        """Start what is not running. Unless it may end, that it did is remembered as a fault of its own."""
         process = self.stack.process(name)
         if process.running():
             return
-        if not expected:
+        if name not in self.may_end:
             self.died.append(f"{name} ended by itself:\n{process.tail(30)}")
         self.start_again(name)
 
@@ -245,7 +248,7 @@ auto.create.topics.enable=false
         for file in self.clocks.values():
             clock.move(file, 0)
         for process in list(self.stack.processes):
-            process.signal(18)  # SIGCONT
+            process.signal(signal.SIGCONT)
             self.revive(process.name)
 
     # The disk
