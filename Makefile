@@ -159,8 +159,8 @@ test-brokers: setup servers ## Of `make test-full`, what may turn out otherwise 
 
 .PHONY: test-faults
 test-faults: setup servers ## Every part killed, frozen, cut off, filled up, under load and against the oracle (DRIFTLINE_FAULTS, DRIFTLINE_SEED)
-	$(PYTEST) -s tests/faults/test_faults.py tests/faults/test_topics_anew.py tests/faults/test_planted.py tests/faults/test_upgrade_kill.py \
-		tests/faults/test_rolling.py
+	$(PYTEST) -s tests/faults/test_faults.py tests/faults/test_topics_anew.py tests/faults/test_planted.py
+	$(PYTEST) -s tests/faults/test_upgrade_kill.py tests/faults/test_rolling.py
 
 .PHONY: test-mutants
 test-mutants: setup ## Plant bugs one by one: each must be caught by a test; writes the table of docs/testing.md
