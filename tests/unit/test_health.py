@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 from collections.abc import Iterator
@@ -59,3 +60,14 @@ def test_open_connections_take_no_threads_and_keep_nobody_out(server: HealthServ
     assert threading.active_count() == before
     for client in clients:
         client.close()
+
+
+def test_it_ends_cleanly_with_connections_open(caplog: pytest.LogCaptureFixture) -> None:
+    server = serve("127.0.0.1", 0, Health(), lambda: True)
+    with connect(server) as client:
+        client.sendall(b"GET /livez HTTP/1.1\r\n")
+        assert get(server, "/livez").status_code == 200
+        server.close()
+        assert client.recv(100) == b""
+    gc.collect()
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []

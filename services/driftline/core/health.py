@@ -86,6 +86,13 @@ class HealthServer:
 
     def _serve(self) -> None:
         self._loop.run_forever()
+        for writer in self._open:
+            writer.transport.abort()
+        # Not cancelled: asyncio's streams tell of a cancelled task as of a bug. They end with their connections.
+        answering = asyncio.all_tasks(self._loop)
+        if answering:
+            self._loop.run_until_complete(asyncio.wait(answering, timeout=1))
+        self._loop.close()
 
     def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._server.close)
