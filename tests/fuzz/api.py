@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 import numpy as np
 import orjson
-from driftline.adapters.milvus.filter import expression
 
+from driftline.adapters.milvus.filter import expression
 from driftline.core import codec, jsons
 from driftline.core.collections import parse_definition
 from driftline.core.control import encode_definition
