@@ -90,8 +90,9 @@ def world() -> Iterator[World]:
 def test_an_answer_to_one_tenant_never_answers_another(world: World) -> None:
     assert world.search("acme") == (False, ["mine"])
     assert world.search("rival") == (False, ["theirs"])
-    assert world.search("acme") == (True, ["mine"])
-    assert world.search("rival") == (True, ["theirs"])
+    # Answers are cached behind the caller's back, a moment later.
+    until(lambda: world.search("acme") == (True, ["mine"]), 10)
+    until(lambda: world.search("rival") == (True, ["theirs"]), 10)
     assert world.search("nobody") == (False, [])
     # Tenants whose names with what follows or precedes them would read the same.
     assert world.search("acme", "red shoes rival") == (False, ["mine"])
@@ -100,9 +101,11 @@ def test_an_answer_to_one_tenant_never_answers_another(world: World) -> None:
 
 def test_a_page_never_answers_for_another_page(world: World) -> None:
     world.write("acme", "more", "red shoes of acme too")
-    pages = [world.search("acme", limit=1, offset=offset) for offset in (0, 1, 0, 1)]
-    assert [cached for cached, _ in pages] == [False, False, True, True]
-    assert pages[0][1] == pages[2][1] != pages[1][1] == pages[3][1]
+    pages = [world.search("acme", limit=1, offset=offset) for offset in (0, 1)]
+    assert [cached for cached, _ in pages] == [False, False]
+    assert pages[0][1] != pages[1][1]
+    for offset, (_, found) in enumerate(pages):
+        until(lambda o=offset, f=found: world.search("acme", limit=1, offset=o) == (True, f), 10)  # type: ignore[misc]
 
 
 def test_a_write_outdates_answers_though_its_receipt_is_late(world: World) -> None:
@@ -111,7 +114,7 @@ def test_a_write_outdates_answers_though_its_receipt_is_late(world: World) -> No
     world.searcher.close()
     world.searcher = world.a_searcher(late)
     assert world.search("acme") == (False, ["mine"])
-    assert world.search("acme") == (True, ["mine"])
+    until(lambda: world.search("acme") == (True, ["mine"]), 10)
     world.write("acme", "more", "red shoes")
     assert world.search("acme")[0] is False
 
