@@ -23,6 +23,7 @@ from driftline.core.settings import AuthSettings, HttpSettings
 from driftline.core.topics import CHANGES
 from driftline.ingest.accept import Acceptor
 from driftline.ingest.collections import Collections
+from driftline.ingest.quota import Quotas
 from driftline.ingest.server import create_app as create_ingest
 from driftline.ingest.settings import IngestSection, IngestSettings
 from driftline.query.search import Searcher
@@ -43,6 +44,7 @@ class World:
         self,
         auth: AuthSettings = OFF,
         max_pending: int = 100,
+        tenant_pace: float = 0,
         http: HttpSettings = SMALL,
         ingest_section: IngestSection = SHORT_LINES,
     ) -> None:
@@ -68,7 +70,7 @@ class World:
         self.cache = MemoryCache()
         ingest = IngestSettings(http=http, auth=auth, ingest=ingest_section)
         query = QuerySettings(http=http, auth=auth, query=QuerySection(max_batch=3))
-        self.acceptor = Acceptor(self.view, self.publisher, self.tail, max_pending)
+        self.acceptor = Acceptor(self.view, self.publisher, self.tail, max_pending, Quotas(tenant_pace))
         writer = ControlWriter(self.publisher, self.follower)
         collections = Collections(self.view, writer, self.embedder, self.store, "test_")
         keys = Keys(auth)

@@ -38,6 +38,7 @@ from driftline.index.settings import IndexSection
 from driftline.index.stage import IndexStage
 from driftline.ingest.accept import Acceptor
 from driftline.ingest.collections import Collections
+from driftline.ingest.quota import Quotas
 from driftline.ingest.server import create_app as create_ingest
 from driftline.ingest.settings import IngestSection, IngestSettings
 from driftline.ingest.sources import Source, SourceStage, source_log
@@ -96,7 +97,7 @@ class World:
         )
         query = QuerySettings(http=http, auth=off, query=QuerySection(max_wait_seconds=0.001, max_batch=4))
         publisher = _NullPublisher(log)
-        acceptor = Acceptor(self.view, publisher, tail, 1_000)
+        acceptor = Acceptor(self.view, publisher, tail, 1_000, Quotas(0))
         collections = Collections(self.view, ControlWriter(control, follower), self.embedder, self.store, "fuzz_")
         keys = Keys(off)
         self.ingest = create_ingest(ingest, keys, Health(), self.view, acceptor, collections, self.store)

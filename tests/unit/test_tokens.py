@@ -88,3 +88,9 @@ def test_a_token_that_none_can_be_is_the_callers_fault_everywhere(world: World, 
     assert (status.status_code, status.json()["code"], status.json()["field"]) == (422, "invalid_token", "token")
     search = world.query.post("/v1/collections/things/search", json={"text": "x", "after": token})
     assert (search.status_code, search.json()["code"], search.json()["field"]) == (422, "invalid_token", "after")
+
+
+def test_a_document_of_a_collection_whose_store_is_not_made_yet_is_unknown(world: World) -> None:
+    world.store.drop(world.collection.target(world.collection.complete, world.embedder.space.dimension))
+    answer = world.ingest.get("/v1/status/things/a")
+    assert (answer.status_code, answer.json()) == (200, {"id": "a", "state": "unknown"})

@@ -22,6 +22,7 @@ from driftline.core.topics import CONTROL
 from driftline.ingest.accept import Acceptor
 from driftline.ingest.collections import Collections
 from driftline.ingest.loops import SourceLoop
+from driftline.ingest.quota import Quotas
 from driftline.ingest.rpc import SERVICE, IngestRpc, register
 from driftline.ingest.server import create_app
 from driftline.ingest.settings import IngestSettings
@@ -49,7 +50,8 @@ def run(settings: IngestSettings) -> int:
     service.patiently(lambda: _provision(settings, publisher), "kafka")
     service.patiently(follower.start, "kafka")
     service.patiently(tail.start, "kafka")
-    acceptor = Acceptor(view, publisher, tail, settings.ingest.max_pending)
+    quotas = Quotas(settings.ingest.tenant_documents_per_second)
+    acceptor = Acceptor(view, publisher, tail, settings.ingest.max_pending, quotas)
     collections = Collections(
         view,
         ControlWriter(publisher, follower),

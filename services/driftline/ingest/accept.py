@@ -16,6 +16,7 @@ from driftline.core.ports import Publisher
 from driftline.core.receipts import ReceiptTail
 from driftline.core.records import ChangeEvent, Outgoing, Position, Receipt, record_key
 from driftline.core.topics import CHANGES
+from driftline.ingest.quota import Quotas
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +55,25 @@ def outgoing(event: ChangeEvent) -> Outgoing:
 class Acceptor:
     """Thread-safe."""
 
-    def __init__(self, view: ControlView, publisher: Publisher, tail: ReceiptTail, max_pending: int) -> None:
+    def __init__(
+        self, view: ControlView, publisher: Publisher, tail: ReceiptTail, max_pending: int, quotas: Quotas
+    ) -> None:
         self._view = view
         self._publisher = publisher
         self._tail = tail
         self._max_pending = max_pending
+        self._quotas = quotas
         self._pending = 0
         self._lock = threading.Lock()
 
-    def accept(self, events: Sequence[ChangeEvent]) -> list[Accepted]:
-        """Return when Kafka has them all. Raises Overloaded (nothing was taken) and Unavailable (some may be)."""
+    def accept(self, events: Sequence[ChangeEvent], *, paced: bool = False) -> list[Accepted]:
+        """Return when Kafka has them all. Raises Overloaded (nothing was taken) and Unavailable (some may be).
+
+        `paced` is for who sends many and rests for `ahead_seconds` in between; others are told to come back later.
+        """
+        if not paced and (seconds := self._quotas.ahead_seconds(events)):
+            metrics.EVENTS_REFUSED.labels("over_quota").inc()
+            raise Overloaded("the tenant writes faster than ingest.tenant_documents_per_second", seconds)
         with self._lock:
             if self._pending + len(events) > self._max_pending:
                 metrics.EVENTS_REFUSED.labels("overloaded").inc()
@@ -75,12 +85,17 @@ class Acceptor:
         finally:
             with self._lock:
                 self._pending -= len(events)
+        self._quotas.charge(events)
         for (operation, source), count in Counter((event.operation, event.source) for event in events).items():
             metrics.EVENTS.labels(operation.name.lower(), source.partition(":")[0]).inc(count)
         return [
             Accepted(Position(partition, offset), event.version or base + offset)
             for event, (partition, offset) in zip(events, placed, strict=True)
         ]
+
+    def ahead_seconds(self, events: Sequence[ChangeEvent]) -> float:
+        """How long the sender of these should rest before it sends more."""
+        return self._quotas.ahead_seconds(events)
 
     def wait(self, accepted: Accepted, timeout_seconds: float) -> Accepted:
         """With the event's receipt, when it comes in time."""

@@ -148,6 +148,8 @@ class Lines:
         self._acceptor = acceptor
         self._clock = clock
         self.settings = settings
+        # How long to rest before more is read: whose lines the last ones were is ahead of its pace by so much.
+        self.ahead_seconds = 0.0
 
     def take(self, lines: Sequence[bytes]) -> list[Outcome]:
         """One outcome per line, in order."""
@@ -160,13 +162,14 @@ class Lines:
                 metrics.EVENTS_REFUSED.labels(error.code).inc()
                 outcomes[i] = Outcome(problem=problem_of(error))
         try:
-            accepted = self._acceptor.accept([event for _, event in events]) if events else []
+            accepted = self._acceptor.accept([event for _, event in events], paced=True) if events else []
             for (i, event), result in zip(events, accepted, strict=True):
                 outcomes[i] = Outcome(result, event.id)
         except DriftlineError as error:
             refused = Outcome(problem=problem_of(error))
             for i, _ in events:
                 outcomes[i] = refused
+        self.ahead_seconds = self._acceptor.ahead_seconds([event for _, event in events])
         return outcomes
 
     def _event(self, line: bytes) -> ChangeEvent:
@@ -209,6 +212,8 @@ class BulkAnswer(Response):
         settings, read = self._lines.settings, 0
         try:
             async for group in line_groups(self._parts, settings.bulk_lines, settings.max_line_bytes):
+                # What is not read is not sent: a client that is ahead of its pace waits by itself.
+                await asyncio.sleep(self._lines.ahead_seconds)
                 outcomes = await run_in_threadpool(self._lines.take, group)
                 read += sum(map(len, group))
                 self._backlog.put(self._results.tell(outcomes, read, self._backlog.size))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ from driftline.core.control import ControlView
 from driftline.core.errors import DriftlineError
 from driftline.core.records import ChangeEvent, Clock, now_us
 from driftline.ingest import validate
-from driftline.ingest.accept import Acceptor
+from driftline.ingest.accept import Accepted, Acceptor
 from driftline.web.auth import Keys
 from driftline.web.calls import authorize
 from driftline.web.problems import problem_of
@@ -45,10 +46,7 @@ class IngestRpc(ingest_pb2_grpc.IngestServiceServicer):
         accepted = self._acceptor.accept([event])[0]
         if wait_seconds > 0:
             accepted = self._acceptor.wait(accepted, min(wait_seconds, self._max_wait))
-        body = accepted.as_json(event.id)
-        return ingest_pb2.Accepted(
-            token=body["token"], version=body["version"], state=body["state"], reason=body.get("reason", "")
-        )
+        return _told(accepted, event)
 
     def PutDocument(self, request: Any, context: Any) -> Any:
         authorize(self._keys, context, "write")
@@ -66,11 +64,21 @@ class IngestRpc(ingest_pb2_grpc.IngestServiceServicer):
             try:
                 put = change.WhichOneof("change") == "put"
                 event = self._put_event(change.put) if put else self._delete_event(change.delete)
-                yield ingest_pb2.BulkResponse(accepted=self._take(event, 0))
+                accepted = self._acceptor.accept([event], paced=True)[0]
+                yield ingest_pb2.BulkResponse(accepted=_told(accepted, event))
+                # What is not read is not sent: the client waits by itself.
+                time.sleep(self._acceptor.ahead_seconds([event]))
             except DriftlineError as error:
                 body = problem_of(error)
                 problem = ingest_pb2.Problem(code=body["code"], detail=body["detail"], field=body.get("field", ""))
                 yield ingest_pb2.BulkResponse(problem=problem)
+
+
+def _told(accepted: Accepted, event: ChangeEvent) -> ingest_pb2.Accepted:
+    body = accepted.as_json(event.id)
+    return ingest_pb2.Accepted(
+        token=body["token"], version=body["version"], state=body["state"], reason=body.get("reason", "")
+    )
 
 
 def register(servicer: IngestRpc, server: Any) -> None:

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from driftline.core.collections import Collection, CollectionDefinition, check_tenant
 from driftline.core.control import ControlView
-from driftline.core.errors import InvalidRequest
+from driftline.core.errors import InvalidRequest, PartlyUnavailable
 from driftline.core.health import Health
 from driftline.core.limits import MAX_VERSION
 from driftline.core.ports import VectorStore
@@ -247,7 +247,13 @@ def _add_status(app: FastAPI, keys: Keys, view: ControlView, acceptor: Acceptor,
 
 def _stored_state(collection: Collection, view: ControlView, store: VectorStore, key: str) -> dict[str, Any]:
     target = collection.target(collection.complete, view.space(collection.complete.space).dimension)
-    stored = store.versions(target, [key], None).get(key)
+    try:
+        stored = store.versions(target, [key], None).get(key)
+    except PartlyUnavailable:
+        # Right after a collection was created, index has not made its store yet.
+        if store.count(target) is not None:
+            raise
+        stored = None
     if stored is None:
         return {"state": "unknown"}
     return {

@@ -19,6 +19,12 @@ from driftline.core.settings import (
 
 class IngestSection(Section):
     max_pending: int = Field(20_000, ge=1, description="accepted events that Kafka has not acknowledged; over it: 429")
+    tenant_documents_per_second: float = Field(
+        1_000.0,
+        ge=0,
+        description="pace of a tenant of a collection with tenancy, per replica: a bulk request is read at this pace, "
+        "single writes beyond it are answered 429; 0: no limit",
+    )
     bulk_lines: int = Field(500, ge=1, le=10_000, description="lines of a bulk request handled at once")
     max_line_bytes: int = Field(200_000, ge=1_000, description="longest line of a bulk request")
     max_bulks: int = Field(16, ge=1, le=1_000, description="bulk requests at once, of some MB each; more: 429")
