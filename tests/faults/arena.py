@@ -15,8 +15,9 @@ from pathlib import Path
 import psutil
 
 from driftline.local import servers
-from driftline.local.processes import Process, StartError, answers, free_port, start, wait_until
-from driftline.local.stack import Stack, cache_folder, prepare
+from driftline.local.processes import Process, StartError, answers, free_port, start
+from driftline.local.servers import Starting
+from driftline.local.stack import Options, Report, Stack, cache_folder
 from tests.conftest import options
 from tests.faults import clock
 from tests.faults.schedule import SERVICES, SESSION_SECONDS, SPEAKS
@@ -28,18 +29,26 @@ MODELS = ("hashing", "hashing-64")
 
 
 class _Wired(Stack):
-    """A stack whose services are started the arena's way."""
+    """A stack whose broker and services are started the arena's way."""
 
-    def __init__(self, home: Path, environment: Callable[[str], dict[str, str]]) -> None:
+    def __init__(self, home: Path, arena: Arena) -> None:
         super().__init__(home)
-        self._environment = environment
+        self._arena = arena
+
+    def _start_kafka(self, options: Options, begin: Callable[[str, Callable[[], Starting]], Process]) -> None:
+        process = begin("Apache Kafka", self._arena.start_kafka)
+        self.addresses["kafka"] = f"127.0.0.1:{process.ports['kafka']}"
+
+    def _start_services(self, options: Options, report: Report) -> None:
+        self._arena.wire()
+        super()._start_services(options, report)
 
     def start_service(self, service: str, number: int = 1, mutant: str = "") -> Process:
         name = service if number == 1 else f"{service}-{number}"
         ports = {"http": free_port()}
         env = {
             **self.env,
-            **self._environment(name),
+            **self._arena.environment(name),
             "DRIFTLINE_TELEMETRY__METRICS_PORT": str(ports["http"]),
             "DRIFTLINE_HTTP__PORT": str(ports["http"]),
             "PYTHONPATH": str(ROOT),
@@ -53,7 +62,7 @@ class Arena:
     """Methods may be called from several threads. `down` ends all that was started."""
 
     def __init__(self, home: Path) -> None:
-        self.stack = _Wired(home, self._environment)
+        self.stack = _Wired(home, self)
         self._lock = threading.Lock()
         self.proxies: dict[tuple[str, str], Proxy] = {}
         self.clocks = {name: home / f"clock-{name}" for name in SERVICES}
@@ -76,27 +85,15 @@ class Arena:
             raise StartError("the fault tests need redis-server, Java and Maven: `make servers` installs them")
         try:
             self._mount()
-            started = [
-                self._start_kafka(),
-                servers.start_redis(home, executable),
-                servers.start_milvus(home),
-                self._start_triton(),
-            ]
-            ports = {process.name: process.ports[process.name] for process in started}
-            self._wire(ports)
             self.stack.up(
                 options(
-                    kafka=f"127.0.0.1:{ports['kafka']}",
-                    redis=f"redis://127.0.0.1:{ports['redis']}/0",
-                    milvus=f"http://127.0.0.1:{ports['milvus']}",
-                    triton=f"127.0.0.1:{ports['triton']}",
+                    kafka="apache",
+                    redis_executable=executable,
                     models=MODELS,
                     replicas={"encode": 2, "index": 2},
                 ),
                 report=lambda _: None,
             )
-            for process in started:
-                self.stack._keep(process)
         except BaseException:
             self.down()
             raise
@@ -120,13 +117,7 @@ class Arena:
             raise StartError(f"the fault tests mount a small disk, for which they must be root: {done.stderr.strip()}")
         self._mounted = True
 
-    def _start_triton(self) -> Process:
-        prepare(lambda _: None, MODELS)
-        for recipe in MODELS:
-            shutil.copytree(cache_folder() / "models" / recipe, self.stack.repository / recipe)
-        return servers.start_triton(self.stack.home, self.stack.repository)
-
-    def _start_kafka(self) -> Process:
+    def start_kafka(self) -> Starting:
         """One node, as `driftline up --kafka apache` has it, with a listener more per service: clients go where the
         broker says, so each service is told its own proxy."""
         libs, home = servers.kafka_jars(cache_folder()), self.stack.home
@@ -159,22 +150,31 @@ auto.create.topics.enable=false
 """
         )
         java = ["java", "-Xmx512m", "-Xms256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{libs}/*"]
-        tool = [*java, "kafka.tools.StorageTool", "format", "-t", "ZHJpZnRsaW5lLWxvY2FsMQ", "-c", str(properties)]
+        tool = [
+            *java,
+            "kafka.tools.StorageTool",
+            "format",
+            "--ignore-formatted",
+            "-t",
+            "ZHJpZnRsaW5lLWxvY2FsMQ",
+            "-c",
+            str(properties),
+        ]
         done = subprocess.run(tool, capture_output=True, text=True, check=False)
         if done.returncode:
             raise StartError(f"Kafka's storage could not be formatted:\n{done.stdout[-1500:]}{done.stderr[-500:]}")
         process = start("kafka", [*java, "kafka.Kafka", str(properties)], home / "logs/kafka.log", {"kafka": port})
-        wait_until(process, lambda: answers(port), 60)
-        return process
+        return Starting(process, lambda: answers(port))
 
-    def _wire(self, ports: dict[str, int]) -> None:
+    def wire(self) -> None:
+        """A proxy for each connection to the servers that are started by now; the broker's are there already."""
         for name in SERVICES:
             for server in SPEAKS[name.partition("-")[0]]:
                 if server != "kafka":
-                    port = ports[server]
+                    port = self.stack.process(server).ports[server]
                     self.proxies[(name, server)] = Proxy(lambda p=port: ("127.0.0.1", p))  # type: ignore[misc]
 
-    def _environment(self, name: str) -> dict[str, str]:
+    def environment(self, name: str) -> dict[str, str]:
         """Where a service finds each server: behind its own proxy."""
         shapes = {
             "kafka": ("DRIFTLINE_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:{}"),
