@@ -15,10 +15,11 @@ from tests.faults.arena import Arena
 from tests.faults.schedule import Fault
 from tests.faults.strike import Striker
 from tests.load import Load
-from tests.oracle import VERSIONED, Oracle, check, receipts_of, text_of
+from tests.oracle import VERSIONED, Oracle, check, text_of
 from tests.proxy import FAIR, Weather
 
 INDEXES = ("index", "index-2")
+LATE = 20
 
 
 def nothing(arena: Arena, user: User, collection: str, oracle: Oracle) -> None:
@@ -41,20 +42,21 @@ def killed_on_slow_lines(arena: Arena, user: User, collection: str, oracle: Orac
 
 def late_after_a_kill(arena: Arena, user: User, collection: str, oracle: Oracle) -> None:
     """Deletes, then a kill of all who may remember them, then older upserts of the same documents."""
-    send(user, collection, oracle, 10, sentences=1)
-    send(user, collection, oracle, 20, sentences=0)
-    receipts_of(arena.stack, oracle.tokens, 60)
+    send(user, collection, oracle, 10)
+    for number in range(LATE):
+        answer = user.delete(collection, f"late{number}", version=20)
+        assert answer["state"] == "searchable", answer
+        oracle.accepted(answer["id"], 20, 0, answer["token"])
     for name in INDEXES:
         Striker(arena).strike(Fault("kill", name, seconds=0.2))
-    send(user, collection, oracle, 15, sentences=1)
+    send(user, collection, oracle, 15)
 
 
-def send(user: User, collection: str, oracle: Oracle, version: int, sentences: int) -> None:
-    lines: list[dict[str, object]] = [{"id": f"late{i}", "version": version} for i in range(40)]
-    for line in lines:
-        line |= {"fields": {"body": text_of(str(line["id"]), version, 1)}} if sentences else {"operation": "delete"}
+def send(user: User, collection: str, oracle: Oracle, version: int) -> None:
+    names = [f"late{number}" for number in range(LATE)]
+    lines = [{"id": name, "version": version, "fields": {"body": text_of(name, version, 1)}} for name in names]
     for answer in user.bulk(collection, lines):
-        oracle.accepted(answer["id"], answer["version"], sentences, answer["token"])
+        oracle.accepted(answer["id"], answer["version"], 1, answer["token"])
 
 
 @pytest.mark.timeout(240)
