@@ -39,12 +39,17 @@ class ControlView:
         self._compensations: dict[str, dict[int, CompensationPart]] = {}
         self._upgrades: dict[str, UpgradeRecord] = {}
         self._listeners: list[Callable[[Collection], None]] = []
+        self._anew: dict[str, list[Callable[[], None]]] = {}
         self._asked: dict[str, float] = {}
         self._confirmed_at = 0.0
 
     def on_collection(self, listener: Callable[[Collection], None]) -> None:
         """Call this for every created and deleted collection, on the follower's thread."""
         self._listeners.append(listener)
+
+    def on_log_made_anew(self, topic: str, listener: Callable[[], None]) -> None:
+        """Call this when a log's next life is registered, on the follower's thread."""
+        self._anew.setdefault(topic, []).append(listener)
 
     def apply(self, value: bytes | None) -> None:
         """Take one record. One that cannot be read is logged and left out: control never stops the pipeline."""
@@ -56,15 +61,25 @@ class ControlView:
         except (InvalidRecord, InvalidRequest) as error:
             log.error("unreadable control record", extra={"error": str(error)})
             return
+        if isinstance(record, LogIncarnation):
+            self._apply_log(record)
+            return
         with self._lock:
             if isinstance(record, Space):
                 self._spaces[record.fingerprint] = record
             elif isinstance(record, CompensationPart):
                 self._compensations.setdefault(record.id, {})[record.part] = record
-            elif isinstance(record, UpgradeRecord):
-                self._upgrades[record.collection_uid] = record
             else:
-                self._logs[record.topic] = record
+                self._upgrades[record.collection_uid] = record
+
+    def _apply_log(self, incarnation: LogIncarnation) -> None:
+        with self._lock:
+            known = self._logs.get(incarnation.topic)
+            self._logs[incarnation.topic] = incarnation
+        if known is not None and known.topic_id != incarnation.topic_id:
+            log.warning("a log was made anew", extra={"topic": incarnation.topic})
+            for listener in self._anew.get(incarnation.topic, ()):
+                listener()
 
     def forget(self, key: bytes) -> None:
         """A record was deleted: only compensations are, when nothing is served by them any more."""

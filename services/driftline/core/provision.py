@@ -12,6 +12,9 @@ from driftline.core.records import Clock, LogIncarnation, now_us
 from driftline.core.settings import KafkaSettings
 from driftline.core.topics import CHANGES, CONTROL, DEAD_LETTERS, TOPICS, Topic
 
+# More than any partition of a log's former life held: 1,000 events a second for three years.
+_EVENTS_OF_A_LIFE = 10**11
+
 
 @dataclass(frozen=True, slots=True)
 class TopicReport:
@@ -58,7 +61,8 @@ def register_log(
     known = incarnations(reader).get(topic)
     if known is not None and known.topic_id == topic_id:
         return known
-    base = max(clock(), known.base_version + 1 if known else 0)
+    # The clock alone would do, were it right: one that is behind must not place this life among the former's versions.
+    base = max(clock(), known.base_version + _EVENTS_OF_A_LIFE if known else 0)
     incarnation = LogIncarnation(topic, topic_id, base)
     publisher.publish([log_record(incarnation)])
     return incarnation

@@ -74,6 +74,12 @@ class ReceiptTail:
         with self._changed:
             return self._changed.wait_for(indexed, timeout_seconds)
 
+    def forget(self) -> None:
+        """`changes` was made anew: its positions begin again, and what is known is of positions of its former life."""
+        with self._changed:
+            self._receipts.clear()
+            self._before.clear()
+
     def epoch(self, collection: str) -> str:
         """Changes with every receipt of the collection that this process has seen, and never comes back."""
         with self._changed:

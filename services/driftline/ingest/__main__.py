@@ -18,7 +18,7 @@ from driftline.core.health import Health
 from driftline.core.provision import ensure_topics, register_changes, register_log
 from driftline.core.receipts import ReceiptTail
 from driftline.core.runner import Runner
-from driftline.core.topics import CONTROL
+from driftline.core.topics import CHANGES, CONTROL
 from driftline.ingest.accept import Acceptor
 from driftline.ingest.collections import Collections
 from driftline.ingest.loops import SourceLoop
@@ -45,6 +45,7 @@ def run(settings: IngestSettings) -> int:
     view = ControlView()
     follower = ControlFollower(KafkaLogReader(settings.kafka, fetch_wait_ms=500), view)
     tail = ReceiptTail(KafkaLogReader(settings.kafka))
+    view.on_log_made_anew(CHANGES.name, tail.forget)
     store = MilvusStore(settings.milvus)
     # Every secret has been read by now: from here on servers are contacted.
     service.patiently(lambda: _provision(settings, publisher), "kafka")

@@ -11,6 +11,7 @@ from driftline.core import service
 from driftline.core.control import ControlFollower, ControlView
 from driftline.core.health import Health
 from driftline.core.receipts import ReceiptTail
+from driftline.core.topics import CHANGES
 from driftline.query.cascade import WriteThrough
 from driftline.query.log import QueryLog
 from driftline.query.rpc import SERVICE, SearchRpc, register
@@ -31,6 +32,7 @@ def run(settings: QuerySettings) -> int:
     view = ControlView()
     follower = ControlFollower(KafkaLogReader(settings.kafka, fetch_wait_ms=500), view)
     tail = ReceiptTail(KafkaLogReader(settings.kafka))
+    view.on_log_made_anew(CHANGES.name, tail.forget)
     embedder = TritonEmbedder(settings.triton)
     store = MilvusStore(settings.milvus)
     cache = RedisCache(settings.redis)
