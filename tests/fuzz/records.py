@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from driftline.core import codec
+from driftline.core import codec, control_codec
 from driftline.core.control import ControlView, collection_record
 from driftline.core.errors import InvalidRecord, Unavailable
 from driftline.core.logs import TRACE_HEADER, traceparent_of
@@ -212,7 +212,7 @@ def run_control(content: bytes) -> str:
     for upgrade in view.upgrades():
         run_state(upgrade.state_json.encode())
     with contextlib.suppress(InvalidRecord):
-        return type(codec.decode_control(content)).__name__
+        return type(control_codec.decode_control(content)).__name__
     return "left out"
 
 

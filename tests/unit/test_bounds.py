@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from driftline.adapters.milvus.filter import expression, literal
-from driftline.core import codec, limits
+from driftline.core import codec, control_codec, limits
 from driftline.core.collections import check_document, check_tenant, check_version, parse_definition
 from driftline.core.control import ControlView, collection_record
 from driftline.core.errors import InvalidRecord, InvalidRequest
@@ -276,8 +276,8 @@ def _applied(value: bytes) -> ControlView:
 )  # fmt: skip
 def test_a_collection_whose_definition_is_none_is_left_out(definition_json: str) -> None:
     good = a_collection()
-    parts = codec.CollectionParts("things", "u1", definition_json, good.generations, 0, False)
-    assert _applied(codec.encode_collection(parts)).collections() == []
+    parts = control_codec.CollectionParts("things", "u1", definition_json, good.generations, 0, False)
+    assert _applied(control_codec.encode_collection(parts)).collections() == []
 
 
 @pytest.mark.parametrize(
@@ -303,14 +303,14 @@ def test_a_collection_that_searches_could_not_be_answered_from_is_left_out(chang
 def test_a_space_that_nothing_could_be_encoded_for_is_left_out(change: dict[str, Any]) -> None:
     space = Space("f", "e", "1", 8, True, "mean", "", "", 128, 4)
     with pytest.raises(InvalidRecord):
-        codec.decode_control(codec.encode_space(replace(space, **change)))
+        control_codec.decode_control(control_codec.encode_space(replace(space, **change)))
 
 
 @pytest.mark.parametrize("base", [-1, 2**62 + 1])
 def test_a_log_whose_versions_would_overflow_is_left_out(base: int) -> None:
-    value = codec.encode_log(LogIncarnation("t", "i", base))
+    value = control_codec.encode_log(LogIncarnation("t", "i", base))
     with pytest.raises(InvalidRecord):
-        codec.decode_control(value)
+        control_codec.decode_control(value)
 
 
 def test_a_record_without_an_operation_is_refused() -> None:

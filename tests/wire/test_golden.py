@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driftline.core import codec
+from driftline.core import codec, control_codec
 from driftline.core.errors import InvalidRecord
 from driftline.core.records import (
     Carry,
@@ -58,7 +58,7 @@ PART = CompensationPart("c" * 32, 1, 2, b"\x00\x01")
 UPGRADE = UpgradeRecord("things", "u1", "{}")
 QUERY = SearchedQuery("things", "u1", "", "red shoes", 5, ("a", "b"))
 GENERATIONS = (Generation(1, "default", "s" * 32, "x_1"), Generation(2, "default", "t" * 32, "x_2"))
-UPGRADING = codec.CollectionParts(
+UPGRADING = control_codec.CollectionParts(
     "things", "u1", "{}", GENERATIONS, 5, False, (Leg(2), Leg(1, Carry.ENSEMBLE, "c" * 32)), 4,
     (Generation(3, "default", "u" * 32, "x_3"),),
 )  # fmt: skip
@@ -68,15 +68,15 @@ RECORDS = {
     "vector": codec.encode_vector(VECTOR),
     "receipts": codec.encode_receipts([RECEIPT]),
     "dead_letter": codec.encode_dead_letter(LETTER),
-    "space": codec.encode_space(SPACE),
-    "log": codec.encode_log(LOG),
-    "collection": codec.encode_collection(codec.CollectionParts("things", "u1", "{}", (), 5, True)),
+    "space": control_codec.encode_space(SPACE),
+    "log": control_codec.encode_log(LOG),
+    "collection": control_codec.encode_collection(control_codec.CollectionParts("things", "u1", "{}", (), 5, True)),
     "change_backfill": codec.encode_change(BACKFILL_CHANGE),
     "vector_backfill": codec.encode_vector(BACKFILL_VECTOR),
-    "compensation": codec.encode_compensation(PART),
-    "upgrade": codec.encode_upgrade(UPGRADE),
+    "compensation": control_codec.encode_compensation(PART),
+    "upgrade": control_codec.encode_upgrade(UPGRADE),
     "query": codec.encode_query(QUERY),
-    "collection_upgrading": codec.encode_collection(UPGRADING),
+    "collection_upgrading": control_codec.encode_collection(UPGRADING),
 }
 
 
@@ -92,12 +92,12 @@ def test_golden_bytes_are_read_as_what_was_written() -> None:
     assert codec.decode_change(golden("change")) == CHANGE
     assert codec.decode_receipts(golden("receipts")) == [RECEIPT]
     assert codec.decode_dead_letter(golden("dead_letter")) == LETTER
-    assert codec.decode_control(golden("space")) == SPACE
-    assert codec.decode_control(golden("log")) == LOG
+    assert control_codec.decode_control(golden("space")) == SPACE
+    assert control_codec.decode_control(golden("log")) == LOG
     assert codec.decode_change(golden("change_backfill")) == BACKFILL_CHANGE
-    assert codec.decode_control(golden("compensation")) == PART
-    assert codec.decode_control(golden("upgrade")) == UPGRADE
-    assert codec.decode_control(golden("collection_upgrading")) == UPGRADING
+    assert control_codec.decode_control(golden("compensation")) == PART
+    assert control_codec.decode_control(golden("upgrade")) == UPGRADE
+    assert control_codec.decode_control(golden("collection_upgrading")) == UPGRADING
     assert codec.decode_query(golden("query")) == QUERY
     backfill = codec.decode_vector(golden("vector_backfill"))
     assert (backfill.backfill_generation, backfill.vectors[1].chunks) == (2, ("one two",))
@@ -118,7 +118,7 @@ def test_fields_of_a_later_minor_version_are_left_alone() -> None:
         codec.decode_vector,
         codec.decode_receipts,
         codec.decode_dead_letter,
-        codec.decode_control,
+        control_codec.decode_control,
         codec.decode_query,
     ],
 )

@@ -1,4 +1,4 @@
-"""Records to bytes and back: the only place that knows protobuf.
+"""Records of the pipeline to bytes and back; those of `control` are in `core.control_codec`.
 
 Decoders raise `InvalidRecord("undecodable")` for bytes that are not the record, and `InvalidRecord` with a
 sharper reason for a record that is one but breaks its contract. What they return is within `core.limits`: whoever may
@@ -7,17 +7,14 @@ write to a topic need not be Driftline, and a row that Milvus refuses must not g
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError, Message
 
 from driftline.core.errors import InvalidRecord
 from driftline.core.limits import (
     MAX_CHUNK_BYTES,
     MAX_CHUNKS,
-    MAX_COMPENSATION_PARTS,
     MAX_DIMENSION,
     MAX_FIELDS_BYTES,
     MAX_ID_BYTES,
@@ -25,14 +22,10 @@ from driftline.core.limits import (
     MAX_QUERY_CHARACTERS,
     MAX_TENANT_BYTES,
 )
+from driftline.core.messages import LARGEST, LONGEST_NAME, LONGEST_SOURCE, bounded, parse, within
 from driftline.core.records import (
-    Carry,
     ChangeEvent,
-    CompensationPart,
     DeadLetter,
-    Generation,
-    Leg,
-    LogIncarnation,
     MediaReference,
     NamedVectors,
     Operation,
@@ -40,60 +33,28 @@ from driftline.core.records import (
     Position,
     Receipt,
     SearchedQuery,
-    Space,
-    UpgradeRecord,
     VectorRecord,
 )
-from driftline.wire.v1 import control_pb2, records_pb2
+from driftline.wire.v1 import records_pb2
 
-_M = TypeVar("_M", bound=Message)
-# Of a collection's name and uid, a space's fingerprint, a store: ours are under 100.
-_LONGEST_NAME = 255
-# "kafka:" and a topic, which has at most 249 characters.
-_LONGEST_SOURCE = 300
-_LARGEST = 2**63 - 1
-# Live or retired: a collection is upgraded some times in its life.
-_MOST_GENERATIONS = 10_000
 _MOST_HITS = 1_000
-
-
-def _parse(kind: type[_M], value: bytes | None) -> _M:
-    if value is None:
-        raise InvalidRecord("undecodable", f"expected a {kind.__name__}, found a null value")
-    message = kind()
-    try:
-        message.ParseFromString(value)
-    except (DecodeError, ValueError) as error:
-        raise InvalidRecord("undecodable", f"not a {kind.__name__}: {error}") from error
-    return message
-
-
-def _bounded(what: str, text: str | bytes, most: int, least: int = 0) -> None:
-    size = len(text if isinstance(text, bytes) else text.encode())
-    if not least <= size <= most:
-        raise InvalidRecord("out_of_bounds", f"{what}: expected {least} to {most} bytes, found {size}")
-
-
-def _within(what: str, number: int, least: int, most: int) -> None:
-    if not least <= number <= most:
-        raise InvalidRecord("out_of_bounds", f"{what}: expected {least} to {most}, found {number}")
 
 
 def _check_document(m: Any) -> None:
     """What a ChangeEvent and a VectorRecord have in common."""
-    _bounded("id", m.id, MAX_ID_BYTES, 1)
-    _bounded("tenant", m.tenant, MAX_TENANT_BYTES)
-    _bounded("collection", m.collection, _LONGEST_NAME, 1)
-    _bounded("collection_uid", m.collection_uid, _LONGEST_NAME)
-    _bounded("source", m.source, _LONGEST_SOURCE)
-    _bounded("fields_json", m.fields_json, MAX_FIELDS_BYTES)
-    _within("version", m.version, 0, _LARGEST)
-    _within("backfill_generation", m.backfill_generation, 0, _LARGEST)
+    bounded("id", m.id, MAX_ID_BYTES, 1)
+    bounded("tenant", m.tenant, MAX_TENANT_BYTES)
+    bounded("collection", m.collection, LONGEST_NAME, 1)
+    bounded("collection_uid", m.collection_uid, LONGEST_NAME)
+    bounded("source", m.source, LONGEST_SOURCE)
+    bounded("fields_json", m.fields_json, MAX_FIELDS_BYTES)
+    within("version", m.version, 0, LARGEST)
+    within("backfill_generation", m.backfill_generation, 0, LARGEST)
 
 
 def _position_of(m: Any) -> Position:
-    _within("partition", m.partition, 0, _LARGEST)
-    _within("offset", m.offset, 0, _LARGEST)
+    within("partition", m.partition, 0, LARGEST)
+    within("offset", m.offset, 0, LARGEST)
     return Position(m.partition, m.offset)
 
 
@@ -138,7 +99,7 @@ def _position(position: Position) -> records_pb2.Position:
 
 
 def decode_change(value: bytes | None) -> ChangeEvent:
-    m = _parse(records_pb2.ChangeEvent, value)
+    m = parse(records_pb2.ChangeEvent, value)
     if not m.collection or not m.id:
         raise InvalidRecord("undecodable", "a ChangeEvent needs a collection and an id")
     _check_document(m)
@@ -197,19 +158,19 @@ def encode_vector(record: VectorRecord) -> bytes:
 
 
 def _texts(chunks: Any) -> tuple[str, ...]:
-    _within("chunks", len(chunks), 0, MAX_CHUNKS)
+    within("chunks", len(chunks), 0, MAX_CHUNKS)
     texts = tuple(c.text for c in chunks)
     for text in texts:
-        _bounded("chunk", text, MAX_CHUNK_BYTES)
+        bounded("chunk", text, MAX_CHUNK_BYTES)
     return texts
 
 
 def _named_vectors(m: Any, common: int) -> NamedVectors:
     own = _texts(m.chunks)
-    _bounded("vector name", m.name, _LONGEST_NAME)
-    _bounded("space", m.space, _LONGEST_NAME)
-    _within("generation", m.generation, 1, _LARGEST)
-    _within("dimension", m.dimension, 0, MAX_DIMENSION)
+    bounded("vector name", m.name, LONGEST_NAME)
+    bounded("space", m.space, LONGEST_NAME)
+    within("generation", m.generation, 1, LARGEST)
+    within("dimension", m.dimension, 0, MAX_DIMENSION)
     chunks = len(own) or common
     if m.dimension <= 0 or len(m.values) != 4 * m.dimension * chunks:
         raise InvalidRecord(
@@ -223,11 +184,11 @@ def _named_vectors(m: Any, common: int) -> NamedVectors:
 
 
 def decode_vector(value: bytes | None) -> VectorRecord:
-    m = _parse(records_pb2.VectorRecord, value)
+    m = parse(records_pb2.VectorRecord, value)
     if not m.collection or not m.id or not m.HasField("position"):
         raise InvalidRecord("undecodable", "a VectorRecord needs a collection, an id and a position")
     _check_document(m)
-    _within("vectors", len(m.vectors), 0, MAX_NAMED_VECTORS)
+    within("vectors", len(m.vectors), 0, MAX_NAMED_VECTORS)
     return VectorRecord(
         position=_position_of(m.position),
         collection=m.collection,
@@ -277,7 +238,7 @@ def encode_receipts(receipts: list[Receipt]) -> bytes:
 
 
 def decode_receipts(value: bytes | None) -> list[Receipt]:
-    batch = _parse(records_pb2.ReceiptBatch, value)
+    batch = parse(records_pb2.ReceiptBatch, value)
     try:
         return [
             Receipt(
@@ -321,7 +282,7 @@ def encode_dead_letter(letter: DeadLetter) -> bytes:
 
 
 def decode_dead_letter(value: bytes | None) -> DeadLetter:
-    m = _parse(records_pb2.DeadLetter, value)
+    m = parse(records_pb2.DeadLetter, value)
     headers = tuple((h.key, h.value) for h in m.headers)
     return DeadLetter(
         m.topic,
@@ -338,135 +299,6 @@ def decode_dead_letter(value: bytes | None) -> DeadLetter:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class CollectionParts:
-    """A collection record before its definition is parsed."""
-
-    name: str
-    uid: str
-    definition_json: str
-    generations: tuple[Generation, ...]
-    created_at_us: int
-    deleted: bool
-    legs: tuple[Leg, ...] = ()
-    next_generation: int = 0
-    retired: tuple[Generation, ...] = ()
-
-
-def encode_collection(parts: CollectionParts) -> bytes:
-    record = control_pb2.CollectionRecord(
-        name=parts.name,
-        uid=parts.uid,
-        definition_json=parts.definition_json,
-        generations=_generations(parts.generations),
-        created_at_us=parts.created_at_us,
-        deleted=parts.deleted,
-        legs=[
-            control_pb2.Leg(generation=leg.generation, carry=int(leg.carry), compensation=leg.compensation)  # type: ignore[arg-type]
-            for leg in parts.legs
-        ],
-        next_generation=parts.next_generation,
-        retired=_generations(parts.retired),
-    )
-    return control_pb2.ControlRecord(collection=record).SerializeToString(deterministic=True)
-
-
-def _generations(generations: tuple[Generation, ...]) -> list[control_pb2.Generation]:
-    return [
-        control_pb2.Generation(number=g.number, vector_name=g.vector_name, space=g.space, store=g.store)
-        for g in generations
-    ]
-
-
-def encode_compensation(part: CompensationPart) -> bytes:
-    record = control_pb2.CompensationPart(id=part.id, part=part.part, parts=part.parts, content=part.content)
-    return control_pb2.ControlRecord(compensation=record).SerializeToString(deterministic=True)
-
-
-def encode_upgrade(upgrade: UpgradeRecord) -> bytes:
-    record = control_pb2.UpgradeRecord(
-        collection=upgrade.collection, collection_uid=upgrade.collection_uid, state_json=upgrade.state_json
-    )
-    return control_pb2.ControlRecord(upgrade=record).SerializeToString(deterministic=True)
-
-
-def encode_space(space: Space) -> bytes:
-    record = control_pb2.SpaceRecord(**{name: getattr(space, name) for name in Space.__slots__})
-    return control_pb2.ControlRecord(space=record).SerializeToString(deterministic=True)
-
-
-def encode_log(log: LogIncarnation) -> bytes:
-    record = control_pb2.LogRecord(topic=log.topic, topic_id=log.topic_id, base_version=log.base_version)
-    return control_pb2.ControlRecord(log=record).SerializeToString(deterministic=True)
-
-
-ControlRecord = Space | LogIncarnation | CollectionParts | CompensationPart | UpgradeRecord
-
-
-def decode_control(value: bytes | None) -> ControlRecord:
-    m = _parse(control_pb2.ControlRecord, value)
-    match m.WhichOneof("record"):
-        case "space":
-            _bounded("fingerprint", m.space.fingerprint, _LONGEST_NAME, 1)
-            _within("dimension", m.space.dimension, 1, MAX_DIMENSION)
-            _within("max_tokens", m.space.max_tokens, 1, _LARGEST)
-            _within("max_batch", m.space.max_batch, 1, _LARGEST)
-            return Space(**{name: getattr(m.space, name) for name in Space.__slots__})
-        case "log":
-            _bounded("topic", m.log.topic, _LONGEST_SOURCE, 1)
-            # A version is the base and an offset: the sum must still be a 64-bit integer.
-            _within("base_version", m.log.base_version, 0, 2**62)
-            return LogIncarnation(m.log.topic, m.log.topic_id, m.log.base_version)
-        case "compensation":
-            c = m.compensation
-            _bounded("compensation", c.id, _LONGEST_NAME, 1)
-            _within("parts", c.parts, 1, MAX_COMPENSATION_PARTS)
-            _within("part", c.part, 0, c.parts - 1)
-            return CompensationPart(c.id, c.part, c.parts, c.content)
-        case "upgrade":
-            _bounded("collection_uid", m.upgrade.collection_uid, _LONGEST_NAME, 1)
-            return UpgradeRecord(m.upgrade.collection, m.upgrade.collection_uid, m.upgrade.state_json)
-        case "collection":
-            return _collection(m.collection)
-    raise InvalidRecord("undecodable", "a ControlRecord without a record that this version knows")
-
-
-def _collection(c: control_pb2.CollectionRecord) -> CollectionParts:
-    _bounded("name", c.name, _LONGEST_NAME, 1)
-    _bounded("uid", c.uid, _LONGEST_NAME, 1)
-    try:
-        legs = tuple(Leg(leg.generation, Carry(leg.carry), leg.compensation) for leg in c.legs)
-    except ValueError as error:
-        raise InvalidRecord("undecodable", f"collection {c.name!r}: {error}") from error
-    live = _decoded_generations(c.generations)
-    numbers = {generation.number for generation in live}
-    if not numbers or len(numbers) < len(live) or not {leg.generation for leg in legs} <= numbers:
-        raise InvalidRecord(
-            "undecodable", f"collection {c.name!r}: expected live generations, each once, and legs that are of them"
-        )
-    _within("next_generation", c.next_generation, 0, _LARGEST)
-    return CollectionParts(
-        c.name,
-        c.uid,
-        c.definition_json,
-        live,
-        c.created_at_us,
-        c.deleted,
-        legs,
-        c.next_generation,
-        _decoded_generations(c.retired),
-    )
-
-
-def _decoded_generations(found: Any) -> tuple[Generation, ...]:
-    _within("generations", len(found), 0, _MOST_GENERATIONS)
-    for g in found:
-        _within("generation", g.number, 1, _LARGEST)
-        _bounded("space", g.space, _LONGEST_NAME, 1)
-        _bounded("store", g.store, _LONGEST_NAME, 1)
-    return tuple(Generation(g.number, g.vector_name, g.space, g.store) for g in found)
-
-
 def encode_query(query: SearchedQuery) -> bytes:
     return records_pb2.SearchedQuery(
         collection=query.collection,
@@ -479,10 +311,10 @@ def encode_query(query: SearchedQuery) -> bytes:
 
 
 def decode_query(value: bytes | None) -> SearchedQuery:
-    m = _parse(records_pb2.SearchedQuery, value)
+    m = parse(records_pb2.SearchedQuery, value)
     if not m.collection_uid or not m.text:
         raise InvalidRecord("undecodable", "a SearchedQuery needs a collection and a text")
-    _bounded("text", m.text, 4 * MAX_QUERY_CHARACTERS)
-    _bounded("tenant", m.tenant, MAX_TENANT_BYTES)
-    _within("hits", len(m.hits), 0, _MOST_HITS)
+    bounded("text", m.text, 4 * MAX_QUERY_CHARACTERS)
+    bounded("tenant", m.tenant, MAX_TENANT_BYTES)
+    within("hits", len(m.hits), 0, _MOST_HITS)
     return SearchedQuery(m.collection, m.collection_uid, m.tenant, m.text, m.searched_at_us, tuple(m.hits))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import orjson
 
-from driftline.core import codec, jsons
+from driftline.core import control_codec, jsons
 from driftline.core.collections import Collection, CollectionDefinition, parse_definition
 from driftline.core.errors import InvalidRecord, InvalidRequest, NotFound, PartlyUnavailable, Unavailable
 from driftline.core.ports import LogReader, Publisher
@@ -54,8 +54,8 @@ class ControlView:
     def apply(self, value: bytes | None) -> None:
         """Take one record. One that cannot be read is logged and left out: control never stops the pipeline."""
         try:
-            record = codec.decode_control(value)
-            if isinstance(record, codec.CollectionParts):
+            record = control_codec.decode_control(value)
+            if isinstance(record, control_codec.CollectionParts):
                 self._apply_collection(record)
                 return
         except (InvalidRecord, InvalidRequest) as error:
@@ -88,7 +88,7 @@ class ControlView:
             with self._lock:
                 self._compensations.pop(rest.partition("/")[0], None)
 
-    def _apply_collection(self, parts: codec.CollectionParts) -> None:
+    def _apply_collection(self, parts: control_codec.CollectionParts) -> None:
         definition = parse_definition(jsons.parse(parts.definition_json, "definition_json"))
         if definition.name != parts.name:
             raise InvalidRecord("undecodable", f"collection {parts.name!r} has the definition of {definition.name!r}")
@@ -248,8 +248,8 @@ class ControlFollower:
 
 
 def collection_record(collection: Collection) -> Outgoing:
-    value = codec.encode_collection(
-        codec.CollectionParts(
+    value = control_codec.encode_collection(
+        control_codec.CollectionParts(
             collection.name,
             collection.uid,
             encode_definition(collection.definition),
@@ -270,7 +270,7 @@ def compensation_records(identity: str, content: bytes) -> list[Outgoing]:
     return [
         Outgoing(
             CONTROL.name, f"compensation/{identity}/{i}".encode(),
-            codec.encode_compensation(CompensationPart(identity, i, len(pieces), piece)), 0,
+            control_codec.encode_compensation(CompensationPart(identity, i, len(pieces), piece)), 0,
         )
         for i, piece in enumerate(pieces)
     ]  # fmt: skip
@@ -283,15 +283,15 @@ def forget_compensation(identity: str, content: bytes) -> list[Outgoing]:
 
 def upgrade_record(upgrade: UpgradeRecord) -> Outgoing:
     key = f"upgrade/{upgrade.collection_uid}".encode()
-    return Outgoing(CONTROL.name, key, codec.encode_upgrade(upgrade), 0)
+    return Outgoing(CONTROL.name, key, control_codec.encode_upgrade(upgrade), 0)
 
 
 def space_record(space: Space) -> Outgoing:
-    return Outgoing(CONTROL.name, f"space/{space.fingerprint}".encode(), codec.encode_space(space), 0)
+    return Outgoing(CONTROL.name, f"space/{space.fingerprint}".encode(), control_codec.encode_space(space), 0)
 
 
 def log_record(incarnation: LogIncarnation) -> Outgoing:
-    return Outgoing(CONTROL.name, f"log/{incarnation.topic}".encode(), codec.encode_log(incarnation), 0)
+    return Outgoing(CONTROL.name, f"log/{incarnation.topic}".encode(), control_codec.encode_log(incarnation), 0)
 
 
 class ControlWriter:

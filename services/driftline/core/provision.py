@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from driftline.core import codec
+from driftline.core import control_codec
 from driftline.core.control import log_record
 from driftline.core.errors import InvalidRecord, Unavailable
 from driftline.core.ports import LogReader, Publisher, TopicAdmin
@@ -91,7 +91,7 @@ def incarnations(reader: LogReader) -> dict[str, LogIncarnation]:
         for record in records:
             position = record.offset + 1
             try:
-                decoded = codec.decode_control(record.value)
+                decoded = control_codec.decode_control(record.value)
             except InvalidRecord:
                 continue
             if isinstance(decoded, LogIncarnation):
