@@ -5,13 +5,15 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
 from driftline.core.records import Outgoing
-from driftline.core.settings import HttpSettings
+from driftline.core.settings import AuthSettings, HttpSettings
 from driftline.ingest import rpc as ingest_rpc
 from driftline.query import rpc as query_rpc
 from driftline.web.serve import start_grpc
@@ -31,6 +33,12 @@ def world() -> Iterator[World]:
 
 @pytest.fixture
 def address(world: World) -> Iterator[str]:
+    with served(world) as made:
+        yield made
+
+
+@contextmanager
+def served(world: World) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     writer = ingest_rpc.IngestRpc(world.keys, world.view, world.acceptor, 60)
@@ -59,6 +67,25 @@ def batch(channel: grpc.Channel, *searches: search_pb2.SearchRequest) -> list[se
 
 def a_search(**fields: Any) -> search_pb2.SearchRequest:
     return search_pb2.SearchRequest(collection="things", **({"text": "red"} | fields))
+
+
+def test_every_method_needs_a_key(tmp_path: Path) -> None:
+    """Of the services as they are described, so a new method cannot be forgotten."""
+    keys = tmp_path / "keys"
+    keys.write_text("reader search aaaaaaaaaaaaaaaa\n")
+    world = World(AuthSettings(mode="api_key", keys_file=keys))
+    services = [s for pb in (ingest_pb2, search_pb2) for s in pb.DESCRIPTOR.services_by_name.values()]
+    with served(world) as address, grpc.insecure_channel(address) as channel:
+        for service in services:
+            assert service.methods
+            for method in service.methods:
+                path = f"/{service.full_name}/{method.name}"
+                # An empty message of any kind has no bytes.
+                call = channel.stream_stream(path)(iter([b""]))
+                with pytest.raises(grpc.RpcError) as refused:
+                    list(call)
+                assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED, path
+    world.close()
 
 
 def test_a_batch_answers_each_search(channel: grpc.Channel) -> None:
