@@ -213,6 +213,10 @@ bench-live: setup servers ## An upgrade under load, as its users see it; writes 
 bench-fairness: setup servers ## How soon a tenant's changes are found while another floods; writes docs/benchmarks-fairness.md
 	$(RUN) tests.bench.fairness --record
 
+.PHONY: soak
+soak: setup servers ## Half an hour at 70 % of capacity against the oracle: nothing of ours may grow; writes docs/benchmarks-soak.md (DRIFTLINE_SOAK_MINUTES)
+	$(RUN) tests.bench.soak --record
+
 .PHONY: lock
 lock: ## Resolve the lock files anew
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
