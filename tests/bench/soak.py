@@ -177,9 +177,11 @@ class Soak:
             found.append(f"events were rejected: {self.account.rejected[0]}")
         if self.searches.failed:
             found.append(f"{len(self.searches.failed)} searches failed: {self.searches.failed[:3]}")
-        if wrong := differences(stored(self.stack, self.user, self.collection), self.account):
-            found.append(f"{len(wrong)} documents differ: {wrong[:5]}")
-        return found
+        try:
+            wrong = differences(stored(self.stack, self.user, self.collection), self.account)
+        except AssertionError as error:
+            wrong = [str(error)]
+        return [*found, f"{len(wrong)} documents differ: {wrong[:5]}"] if wrong else found
 
 
 def too_much(stack: Stack, found: Mapping[str, Growth]) -> list[str]:
