@@ -505,3 +505,28 @@ def test_a_share_comes_back_with_time() -> None:
     assert shares.over(flood) == {1, 2, 3, 4}
     now = 60.0
     assert shares.over(flood) == {2, 3, 4}
+
+
+def test_a_producer_that_floods_is_not_who_the_background_makes_room_for() -> None:
+    shared = a_collection(tenancy=True)
+    p = Pipeline(shared)
+    p.behind = True
+    for i in range(12):
+        publish_change(p.log, a_change(f"f{i}", tenant="flood", collection=shared))
+    p._run(CHANGES.name, "encode", p.encode, decode_change)
+    p.encode._embedded_at = 0.0
+    publish_change(p.log, a_change("g", tenant="flood", collection=shared))
+    p._run(CHANGES.name, "encode", p.encode, decode_change)
+    assert not p.encode.is_fresh(60)
+    publish_change(p.log, a_change("q", tenant="quiet", collection=shared))
+    p._run(CHANGES.name, "encode", p.encode, decode_change)
+    assert p.encode.is_fresh(60)
+
+
+def test_nobody_is_put_off_where_there_can_be_nobody_else() -> None:
+    p = Pipeline()
+    p.behind = True
+    for i in range(30):
+        publish_change(p.log, a_change(f"f{i}"))
+    p._run(CHANGES.name, "encode", p.encode, decode_change)
+    assert p.log.all(DEFERRED.name) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,8 @@ class JobEmbedder:
         self._settings = settings
         self._priority = priority
         self._pace = pace
+        # Of the last requests; 0 before the first.
+        self.texts_per_second = 0.0
 
     def embed(self, jobs: Sequence[Job]) -> None:
         """Fill the jobs in, or note what kept each from it. Raises Unavailable where all of them have to wait."""
@@ -68,7 +71,9 @@ class JobEmbedder:
                 _fill(slots[text], vector)
         metrics.CACHE_REQUESTS.labels("embedding", "miss").inc(len(missing))
         metrics.CACHE_REQUESTS.labels("embedding", "hit").inc(len(texts) - len(missing))
+        begun = time.monotonic()
         fresh, failure = self._embed_texts(space, missing)
+        self._note_speed(len(fresh), time.monotonic() - begun)
         self._cache.set_many(
             {
                 document_embedding(space.fingerprint, t): v.tobytes()
@@ -86,6 +91,11 @@ class JobEmbedder:
                     job.failed = answer
             else:
                 _fill(slots[text], answer)
+
+    def _note_speed(self, texts: int, seconds: float) -> None:
+        if texts and seconds > 0:
+            speed = texts / seconds
+            self.texts_per_second = 0.7 * self.texts_per_second + 0.3 * speed if self.texts_per_second else speed
 
     def _embed_texts(
         self, space: Space, texts: Sequence[str]

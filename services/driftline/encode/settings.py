@@ -27,6 +27,9 @@ class EncodeSection(Section):
         description="documents of a tenant that are embedded at once while more is waiting; what goes beyond is put "
         "off, so that others go first",
     )
+    share_seconds: float = Field(
+        0.25, ge=0, le=60, description="more documents at once than are embedded in this time: more is waiting"
+    )
     background_in_flight: int = Field(
         1,
         ge=1,

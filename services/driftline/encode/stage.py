@@ -62,6 +62,9 @@ class _PutOff:
     not_before_us: int
 
 
+# So many documents are never too many to be embedded at once.
+_FEW = 8
+
 # What is to be done for a change: embed these (none for a delete), put it off, or refuse it.
 _Plan = list[Job] | _PutOff | InvalidRecord
 
@@ -88,6 +91,7 @@ class EncodeStage:
         self._embedder = embedder
         self._jobs = JobEmbedder(embedder, cache, settings, priority, pace or Unpaced())
         self._shares = Shares(settings.share_per_second)
+        self._share_seconds = settings.share_seconds
         self._is_behind = is_behind
         self._clock = clock
         self._troubles = Troubles(clock)
@@ -102,8 +106,9 @@ class EncodeStage:
         return self._embedding > 0
 
     def is_fresh(self, seconds: float) -> bool:
-        """Whether the encoder worked for this stage within the last seconds. May be asked from any thread."""
-        return self.is_embedding or time.monotonic() - self._embedded_at < seconds
+        """Whether the encoder worked here, within the last seconds, for a producer that does not flood. May be asked
+        from any thread."""
+        return time.monotonic() - self._embedded_at < seconds
 
     def reset(self) -> None:
         """Nothing is remembered between batches."""
@@ -111,14 +116,30 @@ class EncodeStage:
     def process(self, batch: Sequence[Change]) -> Processed:
         read_at = self._clock()
         base = self._view.log_base(CHANGES.name)
-        over = self._shares.over([c.event for c in batch]) if self._is_behind() else set()
+        over = self._shares.over([c.event for c in batch]) if self._shares_matter(batch) else set()
         plans = [_PutOff("share", 0) if i in over else self._plan(change) for i, change in enumerate(batch)]
+        self._note_fresh(batch, plans)
         self._embed([job for plan in plans if isinstance(plan, list) for job in plan])
         return Processed([self._result(c, plan, base, read_at) for c, plan in zip(batch, plans, strict=True)])
 
     def reject(self, item: Change, error: InvalidRecord) -> Processed:
         read_at = self._clock()
         return Processed([self._refused(item, error, self._view.log_base(CHANGES.name), read_at)])
+
+    def _shares_matter(self, batch: Sequence[Change]) -> bool:
+        """Whether more is here, or waits behind it, than is embedded in a moment, and may be of several producers."""
+        upserts = sum(change.event.operation is Operation.UPSERT for change in batch)
+        soon = max(_FEW, self._jobs.texts_per_second * self._share_seconds)
+        if not self._is_behind() and not (self._jobs.texts_per_second and upserts > soon):
+            return False
+        known = self._view.collections()
+        return len(known) > 1 or any(collection.definition.tenancy for collection in known)
+
+    def _note_fresh(self, batch: Sequence[Change], plans: Sequence[_Plan]) -> None:
+        for change, plan in zip(batch, plans, strict=True):
+            if isinstance(plan, list) and plan and not self._shares.is_flooding(change.event):
+                self._embedded_at = time.monotonic()
+                return
 
     # Planning
 
@@ -186,7 +207,6 @@ class EncodeStage:
         finally:
             with self._lock:
                 self._embedding -= 1
-                self._embedded_at = time.monotonic()
 
     # Results
 
