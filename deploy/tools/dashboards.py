@@ -94,6 +94,12 @@ DASHBOARDS: dict[str, tuple[str, Sequence[Sequence[Panel]]]] = {
             [
                 Panel("Readiness, by check", [("min by (job, check) (driftline_ready)", "{{job}} {{check}}")], "none"),
                 Panel("Dead letters", [_rate("dead_letters_total", "reason")], "ops"),
+                Panel("Put off, and who waits", [
+                    _rate("put_off_total", "reason"),
+                    ("max by (collection) (driftline_collection_waits)", "{{collection}} waits"),
+                    ("max by (topic) (driftline_source_paused)", "source {{topic}} rests"),
+                ], about="Changes put off: by share, others' go first; those that wait, their collection's store or "
+                         "encoder cannot be used."),
                 Panel("Versions running", [
                     ("count by (service, version) (driftline_build_info)", "{{service}} {{version}}"),
                 ], "none"),

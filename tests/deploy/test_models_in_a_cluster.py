@@ -22,7 +22,7 @@ from driftline.adapters.s3 import Location, S3Folder
 from driftline.adapters.triton import TritonEmbedder
 from driftline.core.errors import NotLoaded
 from driftline.core.settings import TritonSettings
-from driftline.local import delivery, servers
+from driftline.local import delivery, triton
 from tests.deploy import object_store
 from tests.deploy.manifests import ROOT, pods, render
 from tests.deploy.object_store import Store
@@ -63,7 +63,7 @@ def a_triton(host: str, ports: tuple[int, int, int], store: Store, folder: Path)
     """The container's command line and environment, on the Triton of `make setup`."""
     values = {"enabled": True, "modelRepository": store.address("prod")}
     (container,) = pods(render({"triton": values}))["Deployment/dl-driftline-triton"]["containers"]
-    environment = servers.triton_environment()
+    environment = triton.triton_environment()
     site = environment / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
     own = [f"--{kind}-address={host}" for kind in ("http", "grpc", "metrics")]
     own += [f"--{kind}-port={port}" for kind, port in zip(("http", "grpc", "metrics"), ports, strict=True)]

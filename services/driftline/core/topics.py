@@ -36,7 +36,7 @@ _COMPACTED = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"}
 
 CHANGES = Topic(
     "changes", "collection uid / tenant / document id", "ChangeEvent", 0, _retained(LOG_DAYS),
-    ("ingest", "index"), ("encode",), "every accepted change in log order; its offsets are the assigned versions",
+    ("ingest",), ("encode",), "every accepted change in log order; its offsets are the assigned versions",
 )  # fmt: skip
 VECTORS = Topic(
     "vectors", "as changes", "VectorRecord", 0, _retained(LOG_DAYS),

@@ -9,11 +9,12 @@ from driftline.adapters.triton import TritonEmbedder
 from driftline.core import service
 from driftline.core.control import ControlFollower, ControlView
 from driftline.core.health import Health
-from driftline.core.records import Priority
+from driftline.core.records import Priority, now_us
 from driftline.core.runner import Runner
 from driftline.core.settings import RunnerSettings
 from driftline.core.stage import Decode, Stage
 from driftline.core.topics import BACKFILL, CHANGES, DEFERRED, Topic
+from driftline.core.troubles import Troubles
 from driftline.encode.lane import DeferredStage, YieldingStage, decode_deferred
 from driftline.encode.pace import Pace
 from driftline.encode.settings import EncodeSettings
@@ -57,15 +58,22 @@ def run(settings: EncodeSettings) -> int:
         subscriber.subscribe(runner)
         return runner, subscriber
 
+    # What one stage finds out about a collection's encoder is known to all.
+    troubles = Troubles(now_us)
     # Each stage has an embedder of its own: the requests that one has in flight take no place of another's.
     fresh = EncodeStage(
-        view, TritonEmbedder(settings.triton), cache, settings.encode, is_behind=lambda: runner.is_behind
+        view,
+        TritonEmbedder(settings.triton),
+        cache,
+        settings.encode,
+        is_behind=lambda: runner.is_behind,
+        troubles=troubles,
     )
     pace = Pace(settings.encode.background_in_flight, lambda: fresh.is_fresh(settings.encode.fresh_seconds))
 
     def background() -> EncodeStage:
         embedder = TritonEmbedder(settings.triton)
-        return EncodeStage(view, embedder, cache, settings.encode, Priority.BACKGROUND, pace=pace)
+        return EncodeStage(view, embedder, cache, settings.encode, Priority.BACKGROUND, pace=pace, troubles=troubles)
 
     runner, subscriber = runner_of(CHANGES, settings.encode.group, fresh, decode, settings.runner, health)
     late = background()

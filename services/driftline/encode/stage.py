@@ -85,6 +85,7 @@ class EncodeStage:
         priority: Priority = Priority.CHANGE,
         is_behind: Callable[[], bool] = lambda: False,
         pace: Pace | None = None,
+        troubles: Troubles | None = None,
         clock: Clock = now_us,
     ) -> None:
         self._view = view
@@ -94,7 +95,7 @@ class EncodeStage:
         self._share_seconds = settings.share_seconds
         self._is_behind = is_behind
         self._clock = clock
-        self._troubles = Troubles(clock)
+        self._troubles = troubles or Troubles(clock)
         self._tokenizers: dict[str, TokenSpans] = {}
         self._lock = threading.Lock()
         self._embedding = 0
