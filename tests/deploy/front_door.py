@@ -103,6 +103,8 @@ def serving(app: ASGIApp) -> Iterator[int]:
     """The port of a server for `app` on loopback."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
+        # Connections wait from here on for a server that is still starting.
+        listener.listen()
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
