@@ -17,7 +17,16 @@ from driftline.adapters.memory import MemoryStore
 from driftline.adapters.milvus import MilvusStore
 from driftline.core.errors import Fenced, SpaceMismatch
 from driftline.core.ports import VectorStore
-from driftline.core.records import Removal, StoredVersion, StoreTarget, VectorQuery, WritePlan, document_key, now_us
+from driftline.core.records import (
+    Removal,
+    StoredDocument,
+    StoredVersion,
+    StoreTarget,
+    VectorQuery,
+    WritePlan,
+    document_key,
+    now_us,
+)
 from driftline.core.settings import MilvusSettings
 from driftline.retrieval.filters import Filter, matches, parse
 from tests.build import a_definition, a_stored, a_target
@@ -96,6 +105,56 @@ def test_a_milvus_collection_that_was_left_half_made_is_completed(milvus_setting
     assert len(mended.search(made, VectorQuery(np.ones((1, 8), np.float32), 5, None))[0]) == 1
     mended.drop(made)
     mended.drop(replace(made, store=f"{name}_first"))
+
+
+# Remnants: rows that a delete should have taken, and that Milvus lost. A plan that does not take them out leaves them.
+
+
+def shown(store: VectorStore, target: StoreTarget, near: StoredDocument, limit: int = 10) -> set[tuple[str, int, int]]:
+    """What is found near the last chunk of a document: id, version, chunk."""
+    hits = store.search(target, VectorQuery(near.vectors[-1:], limit, None, visible_from=True))[0]
+    return {(hit.id, hit.version, hit.chunk) for hit in hits}
+
+
+def test_chunks_that_the_new_version_has_no_more_are_not_shown(store: VectorStore, target: StoreTarget) -> None:
+    old = a_stored("a", version=1, chunks=4)
+    write(store, target, WritePlan((old,)))
+    write(store, target, WritePlan((a_stored("a", version=2, chunks=2),)))
+    assert {c for _, _, _, c in store.scan(target)} == {0, 1, 2, 3}
+    assert shown(store, target, old) == {("a", 2, 0), ("a", 2, 1)}
+    (found,) = store.fetch(target, [A], True)
+    assert (found.version, len(found.chunks), len(found.vectors)) == (2, 2, 2)
+
+
+@pytest.mark.parametrize("with_fields", [True, False])
+def test_no_remnant_takes_the_place_of_a_hit(store: VectorStore, target: StoreTarget, with_fields: bool) -> None:
+    """The nearest 30 rows are remnants, and two documents are asked for."""
+    old = replace(a_stored("a", version=1, chunks=31), vectors=np.ones((31, 8), np.float32))
+    far = replace(a_stored("b"), vectors=-np.ones((1, 8), np.float32))
+    write(store, target, WritePlan((old, far)))
+    write(store, target, WritePlan((a_stored("a", version=2),)))
+    query = VectorQuery(np.ones((1, 8), np.float32), 2, None, visible_from=True, with_fields=with_fields)
+    assert [(hit.id, hit.version) for hit in store.search(target, query)[0]] == [("a", 2), ("b", 1)]
+
+
+@pytest.mark.parametrize("taken_out", [0, 1])
+def test_what_is_left_of_a_deleted_document_is_not_shown(
+    store: VectorStore, target: StoreTarget, taken_out: int
+) -> None:
+    """All of its rows, or all but the head."""
+    document = a_stored("a", version=1, chunks=3)
+    write(store, target, WritePlan((document, a_stored("b"))))
+    write(store, target, WritePlan(removals=(Removal(A, 2, taken_out),)))
+    assert len(list(store.scan(target))) == 4 - taken_out
+    assert shown(store, target, document) == {("b", 1, 0)}
+    assert [found.id for found in store.fetch(target, [A, B], False)] == ["b"]
+    assert store.versions(target, [A], None)[A].deleted
+
+
+def test_rows_are_counted_whether_they_are_shown_or_not(store: VectorStore, target: StoreTarget) -> None:
+    write(store, target, WritePlan((a_stored("a", version=1, chunks=4), a_stored("b"))))
+    write(store, target, WritePlan((a_stored("a", version=2),)))
+    assert store.rows_up_to(target, [A, B, document_key("", "c")]) == {A: 4, B: 1}
 
 
 def test_replaying_a_plan_changes_nothing(store: VectorStore, target: StoreTarget) -> None:
@@ -267,12 +326,15 @@ trees = st.recursive(
 
 
 def test_any_filter_means_in_the_store_what_it_means_in_memory(store: VectorStore, target: StoreTarget) -> None:
+    versions = itertools.count(1)
+
     @given(st.lists(attributes, min_size=4, max_size=8), st.lists(trees, min_size=6, max_size=12))
     @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
     def check(rows: list[dict[str, Any]], raws: list[dict[str, Any]]) -> None:
-        documents = tuple(a_stored(f"d{i}", **row) for i, row in enumerate(rows))
+        version = next(versions)
+        documents = tuple(a_stored(f"d{i}", version=version, **row) for i, row in enumerate(rows))
         write(store, target, WritePlan(documents))
-        extra = tuple(Removal(document_key("", f"d{i}"), 9, 1) for i in range(len(rows), 8))
+        extra = tuple(Removal(document_key("", f"d{i}"), version, 1) for i in range(len(rows), 8))
         write(store, target, WritePlan(removals=extra))
         for raw in raws:
             filter_ = parse(a_definition(), raw)

@@ -79,3 +79,15 @@ def check_query(query: VectorQuery) -> None:
 def _check_count(field: str, count: int, most: int) -> None:
     if not 1 <= count <= most:
         raise InvalidRequest(f"invalid_{field}", f"expected 1 to {most}, found {count}", field)
+
+
+def counts(version: int, chunk: int, head: tuple[int, int] | None, dead: int | None) -> bool:
+    """Whether a row of that version and chunk number is its document's, and no remnant of an older version.
+
+    `head` is the version and number of chunks that the row of chunk 0 tells, `dead` the version of the tombstone, as
+    far as there are any. A head that is older than the row was read from a replica that lags: no remnant is newer.
+    """
+    if head is None or (dead is not None and dead >= version):
+        return False
+    stored, chunks = head
+    return version > stored or (version == stored and chunk < chunks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -13,7 +14,7 @@ from driftline.cli.output import emit_json, fail, table
 from driftline.core import codec
 from driftline.core.errors import InvalidRecord, Unavailable
 from driftline.core.ports import LogReader, VectorStore
-from driftline.core.records import ChangeEvent, Operation, Outgoing, StoreTarget, document_key, record_key
+from driftline.core.records import REPAIR, ChangeEvent, Operation, Outgoing, StoreTarget, document_key, record_key
 from driftline.core.topics import CHANGES, DOCUMENTS
 
 
@@ -53,7 +54,7 @@ def differences(store: VectorStore, target: StoreTarget, log: dict[str, ChangeEv
         stored = rows.get(key)
         if event.operation is Operation.DELETE:
             if stored:
-                wrong.append((key, event.id, "resurrected"))
+                wrong.append((key, event.id, "resurrected" if 0 in stored else "orphaned chunks"))
         elif stored is None or 0 not in stored:
             wrong.append((key, event.id, "missing"))
         elif stored[0] != event.version:
@@ -62,6 +63,14 @@ def differences(store: VectorStore, target: StoreTarget, log: dict[str, ChangeEv
             wrong.append((key, event.id, "orphaned chunks"))
     wrong += [(key, ids[key], "unknown to the log") for key in rows.keys() - log.keys()]
     return wrong
+
+
+def repairs(log: dict[str, ChangeEvent], wrong: list[tuple[str, str, str]]) -> list[Outgoing]:
+    """The log's versions of what differs, marked so that index takes out every row that is not theirs."""
+    events = [replace(log[key], source=REPAIR) for key, _, _ in wrong if key in log]
+    return [
+        Outgoing(CHANGES.name, record_key(e.collection_uid, e.tenant, e.id), codec.encode_change(e)) for e in events
+    ]
 
 
 def verify(
@@ -86,13 +95,7 @@ def verify(
         wrong = differences(MilvusStore(settings.milvus), target, log)
         if repair and wrong:
             publisher = KafkaPublisher(settings.kafka)
-            events = [log[key] for key, _, _ in wrong if key in log]
-            publisher.publish(
-                [
-                    Outgoing(CHANGES.name, record_key(e.collection_uid, e.tenant, e.id), codec.encode_change(e))
-                    for e in events
-                ]
-            )
+            publisher.publish(repairs(log, wrong))
             publisher.close()
     except Unavailable as error:
         fail(str(error))

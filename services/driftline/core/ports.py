@@ -210,12 +210,23 @@ class VectorStore(Protocol):
         ...
 
     def search(self, target: StoreTarget, query: VectorQuery) -> list[list[ChunkHit]]:
-        """Nearest chunks of each query vector, best first. Raises SpaceMismatch on another dimension, and
-        InvalidRequest on a filter, a limit or a vector that the store can never take."""
+        """Nearest chunks of each query vector, best first; fewer than the limit only when there are no more.
+
+        A row counts if the row of chunk 0 has its version and more chunks than its number, and there is no tombstone
+        of that version or a higher one: what a lost delete left behind is never shown.
+
+        Raises SpaceMismatch on another dimension, and InvalidRequest on a filter, a limit or a vector that the store
+        can never take.
+        """
         ...
 
     def fetch(self, target: StoreTarget, keys: Sequence[str], with_vectors: bool) -> list[StoredDocument]:
-        """The live documents among `keys`; every acknowledged write is seen."""
+        """The live documents among `keys`; every acknowledged write is seen. Rows count as in `search`."""
+        ...
+
+    def rows_up_to(self, target: StoreTarget, keys: Sequence[str]) -> Mapping[str, int]:
+        """One more than the highest chunk number of each key, of all rows that are there, whether they count or not;
+        absent keys are absent. Every acknowledged write is seen. Reads the whole store: for repairs only."""
         ...
 
     def scan(self, target: StoreTarget) -> Iterator[tuple[str, str, int, int]]:

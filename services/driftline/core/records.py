@@ -82,6 +82,10 @@ class MediaReference:
     content_sha256: str = ""
 
 
+# The source of a change that `driftline verify --repair` sent again.
+REPAIR = "repair"
+
+
 @dataclass(frozen=True, slots=True)
 class ChangeEvent:
     """An upsert or a delete. `version` 0 means: from the position in the log. `origin` and `not_before_us` are those of

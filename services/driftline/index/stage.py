@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from driftline.core.deferral import deferred
 from driftline.core.errors import Fenced, InvalidRecord, InvalidRequest, PartlyUnavailable, Unavailable
 from driftline.core.ports import Cache, VectorStore
 from driftline.core.records import (
+    REPAIR,
     ChangeEvent,
     Clock,
     Incoming,
@@ -34,7 +35,8 @@ from driftline.core.records import (
 from driftline.core.stage import Processed, Refused, Result
 from driftline.core.topics import DOCUMENTS, RECEIPTS
 from driftline.core.troubles import Troubles
-from driftline.index.fold import Folded, Verdict, fold
+from driftline.index.again import TakenOut
+from driftline.index.fold import NOTHING, Folded, Verdict, fold
 from driftline.index.settings import IndexSection
 
 
@@ -53,6 +55,7 @@ class RecentVersions:
         self._lock = threading.Lock()
         self._versions: OrderedDict[str, tuple[StoredVersion, int]] = OrderedDict()
         self.visible = 0
+        self.taken_out = TakenOut()
 
     def get(self, key: str) -> StoredVersion | None:
         with self._lock:
@@ -215,20 +218,35 @@ class IndexStage:
         for target in group.targets.values():
             self._store.ensure(target)
         stored = {number: self._stored(group, number) for number in group.targets}
+        self._count_rows(batch, group, stored)
         folded = fold([batch[i] for i in group.indices], group.keys, stored, group.documents)
         # The newest generation last: a crash in between leaves a document in the generation that is complete.
         for number, target in sorted(group.targets.items()):
-            plan = folded.plans[number]
             recent = group.recent[number] or RecentVersions(self._settings.recent_versions)
+            plan = folded.plans[number]
             timestamp = recent.visible
             if not plan.is_empty():
                 self.guard()
-                timestamp = self._store.apply(target, plan, self.guard)
+                again = _again(recent, set(group.keys), self._clock())
+                timestamp = self._store.apply(target, replace(plan, trims=plan.trims + again), self.guard)
+                recent.taken_out.note(plan, self._clock())
                 recent.put(folded.after[number], timestamp)
             with self._lock:
                 self._recent[target.store] = recent
             written.append((target, recent, timestamp))
         return folded
+
+    def _count_rows(
+        self, batch: Sequence[VectorRecord], group: _Group, stored: Mapping[int, dict[str, StoredVersion]]
+    ) -> None:
+        """A repair takes out every row that does not belong to its document, also those that no head tells of."""
+        repaired = [key for i, key in zip(group.indices, group.keys, strict=True) if batch[i].source == REPAIR]
+        if not repaired:
+            return
+        for number, target in group.targets.items():
+            for key, end in self._store.rows_up_to(target, repaired).items():
+                known = stored[number].get(key, NOTHING)
+                stored[number][key] = replace(known, chunks=max(known.chunks, end))
 
     def _stored(self, group: _Group, number: int) -> dict[str, StoredVersion]:
         """Versions a generation holds. The first read after a change of ownership is strong; then, what this process
@@ -289,6 +307,16 @@ class IndexStage:
             Outgoing(RECEIPTS.name, str(partition).encode(), codec.encode_receipts(group), partition)
             for partition, group in by_partition.items()
         ]
+
+
+def _again(recent: RecentVersions, but: Set[str], now_us: int) -> tuple[tuple[str, int, int], ...]:
+    """Trims of what was taken out a while ago, of documents that are not in `but` and that this process still knows."""
+    trims = []
+    for key, end in recent.taken_out.due(now_us).items():
+        known = None if key in but else recent.get(key)
+        if known is not None and known.chunks < end:
+            trims.append((key, known.chunks, end))
+    return tuple(trims)
 
 
 def _event(record: VectorRecord) -> ChangeEvent:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from driftline.adapters.store_rows import check_plan, check_query
+from driftline.adapters.store_rows import check_plan, check_query, counts
 from driftline.core.errors import InvalidRecord, PartlyUnavailable, SpaceMismatch, Unavailable
 from driftline.core.ports import Guard
 from driftline.core.records import (
@@ -29,7 +29,7 @@ class MemoryStore:
 
     What tests turn: `failing` is raised by every call, `failing_stores` by those for a store of that name, `refused`
     holds ids of documents that `apply` can never take, and `crash_after` makes `apply` fail after that many of its
-    three steps, as a crash would.
+    three steps, as a crash would. While `loses_deletes`, rows that a plan takes out stay, as it happens in Milvus.
     """
 
     def __init__(self) -> None:
@@ -42,6 +42,7 @@ class MemoryStore:
         self.failing_stores: dict[str, Unavailable] = {}
         self.refused: set[str] = set()
         self.crash_after: int | None = None
+        self.loses_deletes = False
 
     def _check(self) -> None:
         if self.failing is not None:
@@ -109,6 +110,8 @@ class MemoryStore:
             self._tombstones[(target.collection_uid, r.key)] = (r.version, now_us())
 
     def _delete_rows(self, target: StoreTarget, plan: WritePlan) -> None:
+        if self.loses_deletes:
+            return
         rows = self._rows[target.store]
         for r in plan.removals:
             for i in range(r.chunks):
@@ -143,11 +146,22 @@ class MemoryStore:
             rows = [
                 (document, i)
                 for (_, i), (document, _) in self._rows[target.store].items()
-                if (query.tenant is None or document.tenant == query.tenant)
+                if self._counts(target, document, i)
+                and (query.tenant is None or document.tenant == query.tenant)
                 and document.key != query.exclude_key
                 and (query.filter is None or matches(query.filter, document.attributes))
             ]
         return [self._nearest(target, vector, rows, query.limit) for vector in query.vectors]
+
+    def _counts(self, target: StoreTarget, document: StoredDocument, chunk: int) -> bool:
+        head = self._rows[target.store].get((document.key, 0))
+        tombstone = self._tombstones.get((target.collection_uid, document.key))
+        return counts(
+            document.version,
+            chunk,
+            None if head is None else (head[0].version, head[1]),
+            None if tombstone is None else tombstone[0],
+        )
 
     @staticmethod
     def _nearest(
@@ -173,7 +187,16 @@ class MemoryStore:
         self._usable(target)
         with self._lock:
             heads = [self._rows[target.store].get((key, 0)) for key in keys]
-        return [head[0] for head in heads if head is not None]
+            return [head[0] for head in heads if head is not None and self._counts(target, head[0], 0)]
+
+    def rows_up_to(self, target: StoreTarget, keys: Sequence[str]) -> Mapping[str, int]:
+        self._usable(target)
+        found: dict[str, int] = {}
+        with self._lock:
+            for key, chunk in self._rows[target.store]:
+                if key in keys:
+                    found[key] = max(found.get(key, 0), chunk + 1)
+        return found
 
     def scan(self, target: StoreTarget) -> Iterator[tuple[str, str, int, int]]:
         self._usable(target)

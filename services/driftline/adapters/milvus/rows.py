@@ -97,7 +97,7 @@ def hit_of(row: Mapping[str, Any], score: float) -> ChunkHit:
         row["chunk"],
         score,
         row["text"],
-        row.get("fields", "").encode(),
+        b"",
     )
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from driftline.adapters.milvus.client import MilvusClient, MilvusException
 from driftline.adapters.milvus.errors import Meaning, meaning_of
 from driftline.adapters.milvus.fence import fence, guard_writes
+from driftline.adapters.milvus.filter import literal
 from driftline.adapters.milvus.rows import (
     document_of,
     hit_of,
@@ -29,7 +30,7 @@ from driftline.adapters.milvus.rows import (
     writes_of,
 )
 from driftline.adapters.milvus.schema import Schemas
-from driftline.adapters.store_rows import check_plan, check_query
+from driftline.adapters.store_rows import MAX_LIMIT, check_plan, check_query, counts
 from driftline.core import metrics
 from driftline.core.errors import (
     ConfigError,
@@ -61,6 +62,10 @@ Call = Callable[[Any], _T]
 _KEYS_PER_CALL = 2_000
 # With every column: Milvus answers at most 100 MiB, and a row may have 330 KB.
 _WHOLE_ROWS_PER_CALL = 200
+# With the fields: 65 KB at most.
+_HEADS_PER_CALL = 1_000
+# A document has some rows, and Milvus answers at most 16,384.
+_KEYS_PER_EXPRESSION = 100
 
 
 class MilvusStore:
@@ -203,11 +208,7 @@ class MilvusStore:
                 pks = [f"{k}:0" for k in part]
                 rows = self._read(client, target.store, pks, ["version", "chunks"], visible_from)
                 live |= {row["pk"][:-2]: (row["version"], row["chunks"]) for row in rows}
-            dead: dict[str, int] = {}
-            for part in parts(keys, _KEYS_PER_CALL):
-                pks = [f"{target.collection_uid}:{k}" for k in part]
-                rows = self._read(client, self._tombstones, pks, ["version"], visible_from)
-                dead |= {row["pk"].rpartition(":")[2]: row["version"] for row in rows}
+            dead = self._dead(client, target, keys, visible_from)
             return merge_versions(live, dead)
 
         return self._call("versions", read, target.store)
@@ -272,6 +273,22 @@ class MilvusStore:
         if query.vectors.shape[1] != target.dimension:
             raise SpaceMismatch(target.store, f"dimension {target.dimension}", f"dimension {query.vectors.shape[1]}")
         check_query(query)
+        counted: list[list[ChunkHit]] = []
+        wider = query
+        while True:
+            found = self._found(target, wider)
+            counted = self._counted(target, found, query.with_fields)
+            # What does not count took the place of what does, and an update between the two reads looks just like it:
+            # the first time all is read again, then only what is short of hits and may have more.
+            short = any(
+                len(good) < min(len(hits), query.limit) and (wider is query or len(hits) == wider.limit)
+                for good, hits in zip(counted, found, strict=True)
+            )
+            if not short or wider.limit >= MAX_LIMIT:
+                return [hits[: query.limit] for hits in counted]
+            wider = replace(wider, limit=min(MAX_LIMIT, 2 * wider.limit))
+
+    def _found(self, target: StoreTarget, query: VectorQuery) -> list[list[ChunkHit]]:
         plain = VectorQuery(np.eye(1, target.dimension, dtype=np.float32), 1, None, with_fields=False)
         found = self._call(
             "search",
@@ -281,38 +298,54 @@ class MilvusStore:
             harmless=lambda c: self._search(c, target, plain),
         )
         sign = -1.0 if target.metric == "l2" else 1.0
-        hits = [[hit_of(raw["entity"], sign * raw["distance"]) for raw in hits] for hits in found]
-        return self._with_fields(target, hits) if query.with_fields else hits
+        return [[hit_of(raw["entity"], sign * raw["distance"]) for raw in hits] for hits in found]
 
     def _search(self, client: Any, target: StoreTarget, query: VectorQuery) -> Any:
-        wanted = ["key", "id", "version", "chunk", "text"] + (["fields"] if query.with_fields else [])
         return client.search(
             target.store,
             data=list(np.ascontiguousarray(query.vectors)),
             filter=search_filter(query),
             limit=query.limit,
-            output_fields=wanted,
+            output_fields=["key", "id", "version", "chunk", "text"],
             search_params={"params": {"ef": max(self._settings.hnsw_ef, query.limit)}},
             consistency_level="Strong" if query.visible_from else "Bounded",
             **self._limit,
         )
 
-    def _with_fields(self, target: StoreTarget, found: list[list[ChunkHit]]) -> list[list[ChunkHit]]:
-        """Only the row of chunk 0 holds a document's fields: fetch them for hits on later chunks."""
-        bare = sorted({hit.key for hits in found for hit in hits if hit.chunk > 0})
-        if not bare:
+    def _counted(self, target: StoreTarget, found: list[list[ChunkHit]], with_fields: bool) -> list[list[ChunkHit]]:
+        """The hits whose rows count, see `counts`, with the fields of their documents, which the head row holds.
+
+        Milvus loses deletes while it loads a segment that was sealed (docs/decisions/0017-lost-deletes.md).
+        """
+        keys = sorted({hit.key for hits in found for hit in hits})
+        if not keys:
             return found
+        wanted = ["key", "version", "chunks"] + (["fields"] if with_fields else [])
 
-        def read(client: Any) -> dict[str, bytes]:
-            pks = [f"{key}:0" for key in bare]
-            chosen = [self._read(client, target.store, p, ["key", "fields"], 0) for p in parts(pks, _KEYS_PER_CALL)]
-            return {row["key"]: row["fields"].encode() for rows in chosen for row in rows}
+        def read(client: Any) -> tuple[dict[str, Any], dict[str, int]]:
+            pks = parts([f"{key}:0" for key in keys], _HEADS_PER_CALL)
+            heads = {row["key"]: row for part in pks for row in self._read(client, target.store, part, wanted, 0)}
+            return heads, self._dead(client, target, keys, 0)
 
-        fields = self._call("fetch", read, target.store)
+        heads, dead = self._call("fetch", read, target.store)
+        known = {key: (head["version"], head["chunks"]) for key, head in heads.items()}
         return [
-            [hit if hit.chunk == 0 else replace(hit, fields_json=fields.get(hit.key, b"")) for hit in hits]
+            [
+                replace(hit, fields_json=heads[hit.key]["fields"].encode()) if with_fields else hit
+                for hit in hits
+                if counts(hit.version, hit.chunk, known.get(hit.key), dead.get(hit.key))
+            ]
             for hits in found
         ]
+
+    def _dead(self, client: Any, target: StoreTarget, keys: Sequence[str], visible_from: int | None) -> dict[str, int]:
+        """The versions of tombstones."""
+        dead: dict[str, int] = {}
+        for part in parts(keys, _KEYS_PER_CALL):
+            pks = [f"{target.collection_uid}:{key}" for key in part]
+            rows = self._read(client, self._tombstones, pks, ["version"], visible_from)
+            dead |= {row["pk"].rpartition(":")[2]: row["version"] for row in rows}
+        return dead
 
     def fetch(self, target: StoreTarget, keys: Sequence[str], with_vectors: bool) -> list[StoredDocument]:
         wanted = ["key", "tenant", "id", "version", "chunk", "chunks", "text", "fields", "attributes"]
@@ -321,6 +354,14 @@ class MilvusStore:
 
         def read(client: Any) -> list[StoredDocument]:
             heads = read_all(client, [f"{k}:0" for k in keys])
+            # A tombstone is written before the rows go: a strong read of the rows that still finds one is of a delete
+            # that was lost long ago, and whose tombstone any read sees.
+            dead = self._dead(client, target, [head["key"] for head in heads], 0)
+            heads = [
+                head
+                for head in heads
+                if counts(head["version"], 0, (head["version"], head["chunks"]), dead.get(head["key"]))
+            ]
             rows = read_all(client, [f"{h['key']}:{i}" for h in heads for i in range(1, h["chunks"])])
             tails: dict[str, list[Any]] = {head["key"]: [] for head in heads}
             for row in rows:
@@ -332,6 +373,23 @@ class MilvusStore:
             return [row for part in cut for row in self._read(client, target.store, part, wanted, None)]
 
         return self._call("fetch", read, target.store)
+
+    def rows_up_to(self, target: StoreTarget, keys: Sequence[str]) -> Mapping[str, int]:
+        def read(client: Any) -> dict[str, int]:
+            found: dict[str, int] = {}
+            for part in parts(sorted(set(keys)), _KEYS_PER_EXPRESSION):
+                rows = client.query(
+                    target.store,
+                    filter=f"key in [{', '.join(literal(key) for key in part)}]",
+                    output_fields=["key", "chunk"],
+                    consistency_level="Strong",
+                    **self._limit,
+                )
+                for row in rows:
+                    found[row["key"]] = max(found.get(row["key"], 0), row["chunk"] + 1)
+            return found
+
+        return self._call("rows_up_to", read, target.store)
 
     def scan(self, target: StoreTarget) -> Iterator[tuple[str, str, int, int]]:
         fields = ["key", "id", "version", "chunk"]
