@@ -1,4 +1,4 @@
-"""Rows that were taken out are taken out once more: Milvus can lose a delete while it loads a segment that was sealed.
+"""Rows that were taken out are taken out once more: Milvus has lost deletes when it loads a segment.
 
 Searches never show what is left (`VectorStore.search`); this removes it. docs/decisions/0017-lost-deletes.md
 """
@@ -9,8 +9,8 @@ from collections import deque
 
 from driftline.core.records import WritePlan
 
-# A sealed segment is loaded some seconds after it was sealed, when its index is built: 8 s of 50,000 rows on two cores,
-# minutes of the largest.
+# Segments are loaded when they are sealed, 5 s later for 50,000 rows, and when they are compacted, half a minute to
+# minutes later.
 _AFTER_US = (30_000_000, 600_000_000)
 # About 20 MB; what is more is left to `driftline verify --repair`.
 _MOST = 100_000
