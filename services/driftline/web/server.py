@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 # After SIGTERM connections are taken for so long still, each answer closing its own: who has one open learns in time
 # that it ends. A server that nobody is connected to does not wait.
-_TAKING_SECONDS = 2.0
+_TAKING_SECONDS = 5.0
 # The first request of a connection that was taken last.
 _FIRST_REQUEST_SECONDS = 1.0
 # Without a connection for so long, nobody comes any more.
