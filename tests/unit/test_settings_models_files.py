@@ -238,3 +238,11 @@ def test_measures_are_those_of_the_books() -> None:
     assert ndcg(["x", "a"], grades, 10) == pytest.approx((3 / 1.584962500721156) / (3 + 2 / 1.584962500721156))
     result = evaluate({"q1": ["b", "a"], "q2": []}, {"q1": grades, "q2": {"z": 1}, "q3": {"z": 0}})
     assert (result["queries"], result["mrr"], result["recall@10"]) == (2, 0.5, 0.5)
+
+
+def test_a_model_of_another_maker_is_no_encoder_entry(tmp_path: Path) -> None:
+    (tmp_path / "theirs/1").mkdir(parents=True)
+    (tmp_path / "theirs/config.pbtxt").write_text('name: "theirs"\n')
+    assert models.describe(tmp_path) == []
+    with pytest.raises(models.ModelError, match="models list"):
+        models.read(tmp_path / "theirs")

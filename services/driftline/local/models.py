@@ -135,20 +135,27 @@ def outdated(entry: Path) -> bool:
 
 
 def describe(repository: Path) -> list[dict[str, Any]]:
-    """Every entry of a repository; `problem` says when the files no longer match what the entry declares."""
+    """Every encoder entry of a repository; `problem` says when the files no longer match what the entry declares.
+
+    Models that `driftline models add` did not make may stand beside them, and are left out.
+    """
     if not repository.exists():
         return []
-    return [_read(entry) for entry in sorted(repository.iterdir()) if (entry / "config.pbtxt").exists()]
+    return [_read(entry) for entry in sorted(repository.iterdir()) if _is_encoder(entry)]
 
 
 def read(entry: Path) -> dict[str, Any]:
     """What `describe` tells of one entry. Raises ModelError: there is none, or its files are not what it declares."""
-    if not (entry / "config.pbtxt").exists():
+    if not _is_encoder(entry):
         raise ModelError(f"there is no encoder entry {entry}: `driftline models list` tells which there are")
     description = _read(entry)
     if "problem" in description:
         raise ModelError(f"{entry}: {description['problem']}")
     return description
+
+
+def _is_encoder(entry: Path) -> bool:
+    return (entry / "config.pbtxt").exists() and (entry / "1/encoder.json").exists()
 
 
 def _read(entry: Path) -> dict[str, Any]:
