@@ -12,6 +12,7 @@ import pytest
 
 from driftline.local.prometheus import start_prometheus
 from driftline.local.stack import SERVICES, Stack
+from driftline.local.waiting import Patience, wait_until
 from tests.client import User, until
 
 pytestmark = pytest.mark.brokers
@@ -20,7 +21,9 @@ pytestmark = pytest.mark.brokers
 @pytest.fixture(scope="module")
 def watched(stack: Stack) -> Iterator[Stack]:
     """The stack that the other suites have used, and a Prometheus that has seen nothing of it."""
-    process = stack._keep(start_prometheus(stack.home))
+    starting = start_prometheus(stack.home)
+    process = stack._keep(starting.process)
+    wait_until(process, starting.ready, Patience())
     stack.addresses["prometheus"] = f"http://127.0.0.1:{process.ports['prometheus']}"
     stack._save()
     yield stack
