@@ -15,7 +15,7 @@ from driftline.adapters.milvus.filter import expression
 from driftline.core import codec, jsons
 from driftline.core.collections import parse_definition
 from driftline.core.control import encode_definition
-from driftline.core.errors import InvalidRequest
+from driftline.core.errors import Denied, InvalidRequest
 from driftline.core.limits import MAX_JSON_DEPTH
 from driftline.core.records import Position
 from driftline.core.schema import validated
@@ -24,7 +24,7 @@ from driftline.ingest.rpc import IngestRpc
 from driftline.query import request, rpc
 from driftline.retrieval import filters
 from driftline.upgrade.server import StartBody
-from driftline.web.auth import Denied, Keys
+from driftline.web.auth import Keys
 from driftline.wire.v1 import ingest_pb2, search_pb2
 from tests.fuzz.documents import fields, follow, make_json, message_of, utf8, values
 from tests.fuzz.grammar import Grammar, Make

@@ -13,7 +13,7 @@ from driftline.core.control import ControlView, collection_record
 from driftline.core.errors import InvalidRecord, Unavailable
 from driftline.core.logs import TRACE_HEADER, traceparent_of
 from driftline.core.records import Incoming, UpgradeRecord
-from driftline.core.runner import Refused
+from driftline.core.stage import Refused
 from driftline.core.tracing import span
 from driftline.drift import stored
 from driftline.drift.calibration import Calibration

@@ -33,8 +33,9 @@ from driftline.core.records import (
     VectorRecord,
     WritePlan,
 )
-from driftline.core.runner import Processed, Runner
+from driftline.core.runner import Runner
 from driftline.core.settings import RunnerSettings
+from driftline.core.stage import Processed
 from driftline.index.settings import IndexSection
 from driftline.index.stage import IndexStage
 from tests.build import a_collection, a_vector_record, a_view
