@@ -1,6 +1,6 @@
 """The oracle of the fault tests, tested: with a bug planted in a running service it must not be satisfied.
 
-The bugs that no kill is needed for are caught faster by `make test-mutants`; these few go the whole way once.
+Most planted bugs are caught faster and with certainty by `make test-mutants`; these few go the whole way once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from tests.faults.schedule import Fault
 from tests.faults.strike import Striker
 from tests.load import Load
 from tests.oracle import VERSIONED, Oracle, check, text_of
-from tests.proxy import FAIR, Weather
 
 INDEXES = ("index", "index-2")
 LATE = 20
@@ -24,20 +23,6 @@ LATE = 20
 
 def nothing(arena: Arena, user: User, collection: str, oracle: Oracle) -> None:
     """No fault: the load alone shows the bug."""
-
-
-def killed_on_slow_lines(arena: Arena, user: User, collection: str, oracle: Oracle) -> None:
-    """Each request to the broker takes most of a second: a kill is likely to fall between two of them."""
-    striker = Striker(arena)
-    for name in INDEXES:
-        arena.proxies[(name, "kafka")].suffer(Weather(latency_seconds=0.4))
-    try:
-        for name in INDEXES * 3:
-            striker.strike(Fault("kill", name, seconds=0.2))
-            time.sleep(5)
-    finally:
-        for name in INDEXES:
-            arena.proxies[(name, "kafka")].suffer(FAIR)
 
 
 def late_after_a_kill(arena: Arena, user: User, collection: str, oracle: Oracle) -> None:
@@ -67,10 +52,8 @@ def send(user: User, collection: str, oracle: Oracle, version: int) -> None:
         ("no-trims", nothing),
         ("no-tombstones", late_after_a_kill),
         ("", late_after_a_kill),
-        ("commit-first", killed_on_slow_lines),
-        ("", killed_on_slow_lines),
     ],
-    ids=["late-wins", "no-trims", "no-tombstones", "sound and late", "commit-first", "sound and slow"],
+    ids=["late-wins", "no-trims", "no-tombstones", "sound and late"],
 )
 def test_the_oracle_notices_a_planted_bug(
     arena: Arena, mutant: str, faults: Callable[[Arena, User, str, Oracle], None]
