@@ -4,14 +4,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 import pytest
 
 from driftline import __version__
+from driftline.cli.client import Api
 from driftline.cli.connect import completed
+from driftline.cli.load import wait_searchable
 from driftline.cli.local import _counts
 from driftline.cli.main import COMMANDS, resolve
 
@@ -118,3 +123,36 @@ def test_an_interrupted_command_takes_down_what_it_started(code: str, number: in
     command.send_signal(number)
     assert command.wait(60) == 130
     assert not psutil.pid_exists(part) or psutil.Process(part).status() == psutil.STATUS_ZOMBIE
+
+
+class UnavailableAtFirst(BaseHTTPRequestHandler):
+    answers: ClassVar[list[tuple[int, bytes]]] = []
+
+    def do_GET(self) -> None:
+        status, body = self.answers.pop(0)
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_load_waits_on_where_the_store_cannot_be_read_yet() -> None:
+    UnavailableAtFirst.answers = [
+        (503, b'{"status":503,"code":"unavailable","detail":"collection not loaded"}'),
+        (200, b'{"state":"unknown","event":{"state":"unknown"}}'),
+        (200, b'{"state":"searchable","event":{"state":"searchable"}}'),
+    ]
+    server = HTTPServer(("127.0.0.1", 0), UnavailableAtFirst)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        api = Api("ingest", f"http://127.0.0.1:{server.server_port}")
+        assert wait_searchable(api, "products", {"0": (7, "a")}, timeout_seconds=30)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert UnavailableAtFirst.answers == []

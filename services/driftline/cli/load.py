@@ -164,8 +164,9 @@ def wait_searchable(api: Api, collection: str, last: dict[str, tuple[int, str]],
     while waiting and time.monotonic() < deadline:
         for partition, (offset, document_id) in list(waiting.items()):
             path = f"/v1/status/{collection}/{path_of(document_id)}"
-            answer = api.call("GET", path, params={"token": f"{partition}.{offset}"})
-            if answer["event"]["state"] != "unknown":
+            # 503: the store of a collection that was created just now may exist and not be loaded yet.
+            answer = api.call("GET", path, allowed=(503,), params={"token": f"{partition}.{offset}"})
+            if answer.get("event", {}).get("state", "unknown") != "unknown":
                 del waiting[partition]
         if waiting:
             time.sleep(0.2)  # polling a server
