@@ -11,6 +11,7 @@ import grpc
 import httpx
 import pytest
 
+from driftline.web.server import _refuse_handshakes
 from driftline.wire.v1 import ingest_pb2, ingest_pb2_grpc, search_pb2, search_pb2_grpc
 from tests.client import until
 from tests.serving import Served, served
@@ -154,3 +155,32 @@ def test_a_request_under_way_has_its_answer_before_the_end() -> None:
         putting.join()
         assert answers == [202]
         assert running.process.wait(30) == 0
+
+
+def test_who_connects_at_the_very_end_is_refused_and_not_reset() -> None:
+    """A listener that closes resets whom the kernel has connected to it; those had sent their request by then."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        with socket.create_connection(address, timeout=5) as before:
+            assert _refuse_handshakes(listener)
+            late: list[BaseException] = []
+
+            def connect() -> None:
+                try:
+                    with socket.create_connection(address, timeout=30) as connection:
+                        connection.recv(1)
+                except OSError as error:
+                    late.append(error)
+
+            connecting = threading.Thread(target=connect)
+            connecting.start()
+            taken, _ = listener.accept()
+            with taken:
+                before.sendall(b"x")
+                assert taken.recv(1) == b"x"
+            time.sleep(0.2)
+            listener.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+    connecting.join()
+    assert [type(error) for error in late] == [ConnectionRefusedError]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import signal
 import socket
+import struct
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -23,7 +26,9 @@ log = logging.getLogger(__name__)
 # that it ends. A server that nobody is connected to does not wait.
 _TAKING_SECONDS = 5.0
 # The first request of a connection that was taken last.
-_FIRST_REQUEST_SECONDS = 1.0
+_FIRST_REQUEST_SECONDS = 3.0
+# A handshake that began before connections were refused; between two regions one takes up to 0.3 s.
+_HANDSHAKE_SECONDS = 0.3
 # Without a connection for so long, nobody comes any more.
 _QUIET_SECONDS = 0.3
 
@@ -83,7 +88,10 @@ class HttpServer(uvicorn.Server):  # type: ignore[misc]
                 busy = now
 
     async def _stop_listening(self) -> None:
-        """Take what the kernel holds already: closing the listener would reset those connections."""
+        """Take what the kernel holds already: closing the listener would reset those connections, and those that are
+        made between the last that is taken and the close."""
+        if _refuse_handshakes(self._listener):
+            await asyncio.sleep(_HANDSHAKE_SECONDS)
         taken = []
         while True:
             try:
@@ -96,6 +104,31 @@ class HttpServer(uvicorn.Server):  # type: ignore[misc]
         for connection in taken:
             connection.setblocking(False)
             await loop.connect_accepted_socket(lambda: Connection(self.config, self.server_state, {}, loop), connection)
+
+
+# Classic BPF: of a segment with SYN in its flags (byte 13 of the TCP header) nothing is kept, of any other everything.
+_WITHOUT_SYN = b"".join(
+    struct.pack("HBBI", *step)
+    for step in ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 2**32 - 1))
+)
+_SO_ATTACH_FILTER = 26
+
+
+def _refuse_handshakes(listener: socket.socket) -> bool:
+    """Let the kernel drop every attempt to connect from now on; False where it cannot.
+
+    A client tries again after a second and is then refused, the listener being closed by then.
+    """
+    if sys.platform != "linux":
+        return False
+    steps = ctypes.create_string_buffer(_WITHOUT_SYN)
+    program = struct.pack("HL", len(_WITHOUT_SYN) // 8, ctypes.addressof(steps))
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+    except OSError as error:  # a kernel that is none of Linux' own, such as gVisor's
+        log.info("connections are reset at the very end", extra={"error": str(error)})
+        return False
+    return True
 
 
 def _listen(settings: HttpSettings) -> socket.socket:
