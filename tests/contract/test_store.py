@@ -96,7 +96,7 @@ def test_a_milvus_collection_that_was_left_half_made_is_completed(milvus_setting
     def killed(*args: object, **kwargs: object) -> None:
         raise Killed
 
-    setattr(broken._connected, step, killed)
+    setattr(broken._calls._connected, step, killed)
     with pytest.raises(Killed):
         broken.ensure(made)
     mended = MilvusStore(milvus_settings)

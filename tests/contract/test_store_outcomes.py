@@ -15,6 +15,7 @@ import pytest
 
 from driftline.adapters.memory import MemoryStore
 from driftline.adapters.milvus import MilvusStore
+from driftline.adapters.milvus import reader as milvus_reader
 from driftline.adapters.milvus import store as milvus_store
 from driftline.core.errors import (
     ConfigError,
@@ -204,7 +205,7 @@ def test_an_expression_that_milvus_refuses_is_the_callers_fault(
     real: tuple[MilvusStore, StoreTarget], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, target = real
-    monkeypatch.setattr(milvus_store, "search_filter", lambda query: "syntax ==" if query.filter else "")
+    monkeypatch.setattr(milvus_reader, "search_filter", lambda query: "syntax ==" if query.filter else "")
     with pytest.raises(InvalidRequest) as caught:
         store.search(target, VectorQuery(ONE, 5, None, In("year", (1,))))
     assert (caught.value.code, caught.value.field) == ("refused_by_store", "filter")
@@ -215,12 +216,12 @@ def test_a_collection_that_somebody_released_or_dropped_is_made_usable_again(
 ) -> None:
     store, target = real
     store.apply(target, WritePlan((a_stored("a"),)), free)
-    store._client().release_collection(target.store, timeout=10)
+    store._calls.client().release_collection(target.store, timeout=10)
     with pytest.raises(PartlyUnavailable):
         store.versions(target, ["a"], None)
     store.ensure(target)
     assert store.versions(target, [document_key("", "a")], None) == {document_key("", "a"): StoredVersion(1, 1, False)}
-    store._client().drop_collection(target.store, timeout=10)
+    store._calls.client().drop_collection(target.store, timeout=10)
     with pytest.raises(PartlyUnavailable):
         store.versions(target, ["a"], None)
     store.ensure(target)
@@ -252,7 +253,7 @@ def test_a_lease_is_asked_also_when_pymilvus_tries_again_on_a_new_connection(
     real: tuple[MilvusStore, StoreTarget],
 ) -> None:
     store, target = real
-    store._client()._get_connection().reconnect(timeout=10)
+    store._calls.client()._get_connection().reconnect(timeout=10)
 
     def fenced() -> float:
         raise Fenced("lost")

@@ -37,14 +37,14 @@ class Client:
 def test_every_delete_names_the_partition() -> None:
     """Milvus 2.3.5 drops a delete for all partitions when it loads a compacted segment: the rows came back."""
     store, client = MilvusStore(MilvusSettings()), Client()
-    store._connected = client
-    store._ensured.add(store._tombstones)
+    store._calls._connected = client
+    store._calls._ensured.add(store._calls.tombstones)
     target = a_target(store="s")
     plan = WritePlan((a_stored("b", version=2),), (Removal("a", 2, 2),), (("b", 1, 3),))
     store.apply(target, plan, lambda: 10.0)
     assert store.purge_tombstones(0) == 1
     assert [(d["store"], d["ids"]) for d in client.deletes] == [
         ("s", ["a:0", "a:1", "b:1", "b:2"]),
-        (store._tombstones, ["u1:k"]),
+        (store._calls.tombstones, ["u1:k"]),
     ]
     assert {d.get("partition_name") for d in client.deletes} == {"_default"}
