@@ -8,17 +8,12 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import platform
-import shutil
 import statistics
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import grpc
 import httpx
@@ -26,28 +21,23 @@ import numpy as np
 import psutil
 
 from driftline.adapters.kafka import KafkaLogReader
-from driftline.adapters.milvus import MilvusStore
+from driftline.adapters.milvus.client import MilvusClient
 from driftline.adapters.triton import TritonEmbedder
 from driftline.cli.demo import documents
 from driftline.core import codec
-from driftline.core.records import Outcome, StoreTarget, VectorQuery
+from driftline.core.records import Outcome
 from driftline.core.settings import KafkaSettings, MilvusSettings, TritonSettings
 from driftline.core.topics import RECEIPTS
-from driftline.local.stack import Options, Stack
+from driftline.local.stack import Stack
 from driftline.retrieval.embeddings import plan_requests
 from driftline.wire.v1 import search_pb2, search_pb2_grpc
+from tests.bench.system import KAFKA, ROOT, commit, machine, say, system
 from tests.client import User, until
 from tests.quality.test_parity import ENCODER, reference_vectors
 
 ROUNDS = int(os.environ.get("DRIFTLINE_BENCH_ROUNDS", "2"))
 TEXTS = int(os.environ.get("DRIFTLINE_BENCH_TEXTS", "5000"))
-KAFKA = os.environ.get("DRIFTLINE_BENCH_KAFKA", "apache")
 FREE_DOCUMENTS = int(os.environ.get("DRIFTLINE_BENCH_FREE", "30000"))
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
 
 
 def rate(count: int, work: Callable[[], object]) -> float:
@@ -66,7 +56,6 @@ class Bench:
         self.stack = stack
         self.user = User(stack)
         self.embedder = TritonEmbedder(TritonSettings(url=stack.addresses["triton"], max_in_flight=8))
-        self.store = MilvusStore(MilvusSettings(uri=stack.addresses["milvus"]))
 
     def cpu_seconds(self) -> dict[str, float]:
         """What every part has used so far, with its children, and this process: what measures takes part, too."""
@@ -116,12 +105,17 @@ class Bench:
         return rate(len(texts), work)
 
     def search(self, texts: Sequence[str]) -> dict[str, list[float]]:
-        """Milliseconds of searches over REST and over gRPC, and of direct Triton + direct Milvus, taking turns."""
+        """Milliseconds of searches over REST and over gRPC, and of direct Triton + direct Milvus, taking turns.
+
+        Direct is one call of each client: what somebody writes who has only Triton and Milvus, and stores a document's
+        fields with each of its chunks.
+        """
         collection = self.user.create(ENCODER)
         self.user.bulk(collection, [{"id": f"d{i}", "fields": {"title": t}} for i, t in enumerate(texts[:500])])
         until(lambda: self.user.count(collection) == 500, 300, every=0.5)
         generation = self.user.ingest.get(f"/v1/collections/{collection}").json()["generations"][-1]
-        target = StoreTarget(generation["store"], generation["space"], 384, "cosine", "")
+        settings = MilvusSettings(uri=self.stack.addresses["milvus"])
+        milvus = MilvusClient(uri=settings.uri)
         # Not httpx: it takes more than a millisecond itself, and what is measured is the service.
         connection = http.client.HTTPConnection(self.stack.query_url.partition("//")[2], timeout=30)
         channel = grpc.insecure_channel(self.stack.addresses["query_grpc"])
@@ -130,7 +124,14 @@ class Bench:
         def directly(query: str) -> None:
             (vector,) = self.embedder.embed(ENCODER, generation["space"], [[query]])
             assert not isinstance(vector, Exception)
-            self.store.search(target, VectorQuery(vector, 11, None))
+            milvus.search(
+                generation["store"],
+                data=list(vector),
+                limit=11,
+                output_fields=["key", "id", "version", "chunk", "text", "fields"],
+                search_params={"params": {"ef": settings.hnsw_ef}},
+                consistency_level="Bounded",
+            )
 
         def by_rest(query: str) -> None:
             connection.request("POST", f"/v1/collections/{collection}/search", json.dumps({"text": query}))
@@ -185,21 +186,6 @@ class Bench:
         thread.join()
         reader.close()
         return float(np.quantile(found, 0.5)), float(np.quantile(found, 0.99))
-
-
-def machine() -> str:
-    model = next(
-        (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), ""
-    )
-    memory = psutil.virtual_memory().total / 2**30
-    return f"{os.cpu_count()} cores of {model}, {memory:.0f} GiB, Python {platform.python_version()}"
-
-
-def commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
 
 
 def page(rows: Sequence[tuple[str, str, str, str]], used: Mapping[str, float]) -> str:
@@ -268,17 +254,12 @@ def run(bench: Bench) -> tuple[list[tuple[str, str, str, str]], dict[str, float]
 
 
 def main() -> int:
-    with tempfile.TemporaryDirectory(prefix="driftline-bench-") as folder:
-        stack = Stack(Path(folder))
-        redis = shutil.which("redis-server") if KAFKA == "apache" else None
-        stack.up(Options(models=(ENCODER, "hashing-64"), kafka=KAFKA, redis_executable=redis), say)
+    with system((ENCODER, "hashing-64"), KAFKA) as stack:
         try:
             rows, used = run(Bench(stack))
         except httpx.HTTPError as error:
             say(f"bench failed: {error}")
             return 1
-        finally:
-            stack.down()
     target = ROOT / "docs/benchmarks.md"
     # The section of `make bench-scale` stays.
     _, mark, scale = target.read_text(encoding="utf-8").partition("\n## Scale\n")

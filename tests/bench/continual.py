@@ -10,9 +10,7 @@ on everything.
 from __future__ import annotations
 
 import os
-import platform
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +27,8 @@ from driftline.drift.selection import ndcg_rows
 from driftline.local import models
 from driftline.train.loop import Encoder, Settings, train
 from driftline.train.pairs import Pair
-from tests.bench.judged import ROOT, read_collection
+from tests.bench.judged import read_collection
+from tests.bench.system import ROOT, commit, machine
 
 TASKS = ("cranfield", "scifact", "med")
 PAIRS = int(os.environ.get("DRIFTLINE_BENCH_PAIRS", "640"))
@@ -132,15 +131,12 @@ def rows_of(name: str, tasks: list[Task], chain: Chain) -> dict[str, list[npt.ND
 
 
 def page(rows: dict[str, list[npt.NDArray[np.float64]]], tasks: list[Task], seconds: float) -> str:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
     means = {name: [float(v.mean()) for v in values] for name, values in rows.items()}
     floor = rows["fine-tuning"]
     lines = [
         "# A sequence of fine-tunes",
         "",
-        f"`make bench-continual` at {commit.stdout.strip()} on {os.cpu_count()} cores, {platform.machine()}: MiniLM-L6 "
+        f"`make bench-continual` at {commit()} on {machine()}: MiniLM-L6 "
         f"fine-tuned on {', '.join(t.name for t in tasks)} in this order ({PAIRS} title-body pairs each, batch "
         f"{RECIPE.batch}, learning rate {RECIPE.learning_rate:g}, one epoch), documents of at most {TOKENS} tokens, "
         f"corpora of at most {CORPUS} and what is judged; {seconds / 60:.0f} minutes. Each collection is indexed once, "

@@ -17,7 +17,8 @@ from driftline.drift.base import Matrix
 from driftline.local import models
 from driftline.local.stack import cache_folder
 from driftline.retrieval.embeddings import plan_requests
-from tests.bench.judged import ROOT, read_collection
+from tests.bench.judged import read_collection
+from tests.bench.system import ROOT
 
 CACHE = Path(os.environ.get("DRIFTLINE_BENCH_CACHE", ROOT / ".bench-cache"))
 # MiniLM-L6, fine-tuned by its author on 636 pairs about the operation of computers: same shape, another space.

@@ -8,34 +8,24 @@ tell, from acceptance to searchable.
 from __future__ import annotations
 
 import os
-import platform
-import shutil
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from driftline.cli.demo import documents
-from driftline.local.stack import Options, Stack
+from driftline.local.stack import Stack
+from tests.bench.system import KAFKA, ROOT, commit, machine, say, system
 from tests.client import User, until
 
 ENCODER = "minilm-l6-int8"
 FLOOD = int(os.environ.get("DRIFTLINE_BENCH_FLOOD", "50000"))
 SECONDS = float(os.environ.get("DRIFTLINE_BENCH_SECONDS", "120"))
 BACKFILLED = int(os.environ.get("DRIFTLINE_BENCH_BACKFILLED", "4000"))
-KAFKA = os.environ.get("DRIFTLINE_BENCH_KAFKA", "apache")
-ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {"title": {"type": "text"}, "body": {"type": "text"}}
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
 
 
 class Writer(threading.Thread):
@@ -137,7 +127,6 @@ class Fairness:
 
 
 def page(found: dict[str, list[float]]) -> str:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     quiet = float(np.quantile(found["quiet"], 0.99))
     names = {
         "quiet": "nobody else writes",
@@ -151,9 +140,11 @@ def page(found: dict[str, list[float]]) -> str:
     )
     return f"""# Fairness
 
-Written by `make bench-fairness` on {platform.machine()}, {os.cpu_count()} cores shared by the servers, the services and
-the client, commit {commit.stdout.strip()}, {KAFKA} Kafka, encoder {ENCODER}. One tenant writes a document a second;
-freshness in seconds, from acceptance to searchable, as its receipts tell.
+<!-- Written by `make bench-fairness`. -->
+
+{machine()}; commit {commit()}, {time.strftime("%Y-%m-%d")}; {KAFKA} Kafka, encoder {ENCODER}. Servers, services and the
+client share these cores. One tenant writes a document a second; freshness in seconds, from acceptance to searchable, as
+its receipts tell.
 
 | meanwhile | writes | p50 | p99 | p99 over quiet |
 | --- | --- | --- | --- | --- |
@@ -166,15 +157,8 @@ embedded with a lower priority and fewer requests in flight while others write
 
 
 def main() -> int:
-    home = Path(tempfile.mkdtemp(prefix="driftline-fairness-"))
-    stack = Stack(home)
-    redis = shutil.which("redis-server") if KAFKA == "apache" else None
-    stack.up(Options(kafka=KAFKA, redis_executable=redis, models=(ENCODER, "hashing")), say)
-    try:
+    with system((ENCODER, "hashing"), KAFKA) as stack:
         found = Fairness(stack).run()
-    finally:
-        stack.down()
-        shutil.rmtree(home, ignore_errors=True)
     text = page(found)
     say(text)
     if "--record" in sys.argv:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import orjson
 
 from driftline.cli.evaluate import read_qrels, read_queries
+from tests.bench.system import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 DATASETS = Path(os.environ.get("DRIFTLINE_DATASETS", ROOT.parent / "shared/datasets"))
 
 

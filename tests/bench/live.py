@@ -25,9 +25,9 @@ import numpy as np
 import orjson
 
 from driftline.cli.evaluate import read_qrels, read_queries
-from driftline.local.stack import Options, Stack
-from tests.bench.__main__ import ROOT, commit, machine, say
+from driftline.local.stack import Stack
 from tests.bench.judged import DATASETS
+from tests.bench.system import ROOT, commit, machine, say, system
 from tests.client import User, until
 from tests.load import Freshness
 
@@ -209,23 +209,14 @@ def page(found: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    with tempfile.TemporaryDirectory(prefix="driftline-live-") as folder:
-        stack = Stack(Path(folder))
-        begun = time.time()
-        stack.up(Options(models=(OLD, NEW), prometheus=True, env=ENV), say)
-        try:
-            found = Live(stack).run()
-            draw(found["told"]["curve"], found["told"]["margin"], PICTURES / "curve.png")
-            minutes = (time.time() - begun) / 60 + 0.2
-            tool = ROOT / "deploy/tools/render_dashboards.py"
-            drawn = Path(folder) / "drawn"
-            drawn.mkdir()
-            subprocess.run(
-                [sys.executable, str(tool), stack.addresses["prometheus"], f"{minutes:.1f}", str(drawn)], check=True
-            )
-            shutil.copy(drawn / "dashboard-upgrade.png", PICTURES)
-        finally:
-            stack.down()
+    begun = time.time()
+    with system((OLD, NEW), prometheus=True, env=ENV) as stack, tempfile.TemporaryDirectory() as drawn:
+        found = Live(stack).run()
+        draw(found["told"]["curve"], found["told"]["margin"], PICTURES / "curve.png")
+        minutes = (time.time() - begun) / 60 + 0.2
+        tool = ROOT / "deploy/tools/render_dashboards.py"
+        subprocess.run([sys.executable, str(tool), stack.addresses["prometheus"], f"{minutes:.1f}", drawn], check=True)
+        shutil.copy(Path(drawn) / "dashboard-upgrade.png", PICTURES)
     text = page(found)
     (ROOT / "docs/benchmarks-live.md").write_text(text, encoding="utf-8")
     say(text)

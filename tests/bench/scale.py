@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
-import subprocess
 import sys
 import tempfile
 import threading
@@ -37,9 +35,9 @@ from driftline.encode.stage import Change, EncodeStage, decode
 from driftline.local import servers
 from driftline.local.processes import start, stop
 from driftline.local.waiting import Patience, wait_until
+from tests.bench.system import ROOT, commit, machine
 from tests.build import a_change, a_collection
 
-ROOT = Path(__file__).resolve().parents[2]
 WORKERS = (1, 2, 4, 8)
 PARTITIONS = 16
 LATENCY = float(os.environ.get("DRIFTLINE_BENCH_LATENCY", "0.4"))
@@ -180,12 +178,11 @@ def replay(rates: Sequence[float], per_worker: float, scaling: dict[str, int], f
     return found
 
 
-def page(rates: dict[int, float], commit: str) -> str:
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+def page(rates: dict[int, float]) -> str:
     lines = [
         _MARK,
-        f"`make bench-scale` at {commit} on {machine}: encode workers, a process each, against an encoder that takes "
-        f"{LATENCY * 1000:.0f} ms for {TEXTS} texts; {PARTITIONS} partitions, one batch in flight each.",
+        f"`make bench-scale` at {commit()} on {machine()}: encode workers, a process each, against an encoder that "
+        f"takes {LATENCY * 1000:.0f} ms for {TEXTS} texts; {PARTITIONS} partitions, one batch in flight each.",
         "",
         "| workers | documents/s | over linear |",
         "| ---: | ---: | ---: |",
@@ -237,12 +234,9 @@ def main() -> int:
                 print(f"{workers} workers: {rates[workers]:.1f}/s", flush=True)
         finally:
             stop([broker], 5)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
     target = ROOT / "docs/benchmarks.md"
     before = target.read_text(encoding="utf-8").partition(_MARK)[0]
-    text = page(rates, commit.stdout.strip())
+    text = page(rates)
     target.write_text(before.rstrip("\n") + "\n" + text, encoding="utf-8")
     print(text)
     return 0

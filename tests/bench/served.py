@@ -7,10 +7,8 @@ others measure what it serves.
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,11 +20,11 @@ from driftline.cli.evaluate import read_qrels, read_queries, run_queries
 from driftline.core.keys import document_embedding
 from driftline.core.settings import RedisSettings
 from driftline.drift.quality import captured, paired
-from driftline.local.stack import Options, Stack
+from driftline.local.stack import Stack
 from driftline.retrieval.evaluation import ndcg, recall
-from tests.bench.__main__ import ROOT, commit, say
 from tests.bench.encoders import SRE, Encoders, prepare
 from tests.bench.judged import DATASETS, read_collection
+from tests.bench.system import ROOT, commit, say, system
 from tests.bench.ways import BUDGET
 from tests.client import User, until
 from tests.oracle import stored
@@ -178,13 +176,8 @@ def put_into(page: str, section: str) -> str:
 def main() -> int:
     models = sorted({model for _, old, new in SERVED for model in (old, new)})
     prepare(models, say)
-    with tempfile.TemporaryDirectory(prefix="driftline-bench-") as folder:
-        stack = Stack(Path(folder))
-        stack.up(Options(models=models, env={"DRIFTLINE_QUERY__MAX_RERANK": "1000"}), say)
-        try:
-            found = section(stack, Encoders(stack.addresses["triton"]))
-        finally:
-            stack.down()
+    with system(models, env={"DRIFTLINE_QUERY__MAX_RERANK": "1000"}) as stack:
+        found = section(stack, Encoders(stack.addresses["triton"]))
     target = ROOT / "docs/benchmarks-upgrade.md"
     target.write_text(put_into(target.read_text(encoding="utf-8"), found), encoding="utf-8")
     return 0

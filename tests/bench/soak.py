@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from driftline.local.stack import SERVICES, Options, Stack, is_service
-from tests.bench.__main__ import KAFKA, ROOT, commit, machine, say
+from driftline.local.stack import SERVICES, Stack, is_service
 from tests.bench.memory import Growth, Memory, Samples, growth, table
 from tests.bench.settled import Account, Freshness, Receipts
+from tests.bench.system import KAFKA, ROOT, commit, machine, say, system
 from tests.client import User, until
 from tests.load import Load, Searches
 from tests.oracle import VERSIONED, differences, stored, text_of
@@ -257,15 +255,8 @@ the five services: {judged}. Milvus, Kafka, Redis and Triton are shown, not judg
 
 
 def main() -> int:
-    home = Path(tempfile.mkdtemp(prefix="driftline-soak-"))
-    stack = Stack(home)
-    redis = shutil.which("redis-server") if KAFKA == "apache" else None
-    stack.up(Options(kafka=KAFKA, redis_executable=redis, models=("hashing",)), say)
-    try:
+    with system(("hashing",), KAFKA) as stack:
         found = Soak(stack).run()
-    finally:
-        stack.down()
-        shutil.rmtree(home, ignore_errors=True)
     text = page(found)
     say(text)
     if "--record" in sys.argv:

@@ -8,18 +8,15 @@ of pairs: leak-safe ones, that no judged query asks for, and as many at random.
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from driftline.drift.quality import Interval, paired
-from driftline.local.stack import Options, Stack
-from tests.bench.__main__ import ROOT, commit, machine, say
 from tests.bench.arms import COLLECTIONS, MODELS, Arm, arms
 from tests.bench.curves import FRACTIONS, MERGES, curves, draw
 from tests.bench.encoders import Encoders, prepare
+from tests.bench.system import ROOT, commit, machine, say, system
 from tests.bench.ways import BUDGET, Figures, pairs_needed, rows_of, table
 
 MARGIN = 0.01
@@ -112,16 +109,11 @@ def head() -> str:
 
 def main() -> int:
     prepare(MODELS, say)
-    with tempfile.TemporaryDirectory(prefix="driftline-bench-") as folder:
-        stack = Stack(Path(folder))
-        stack.up(Options(models=MODELS), say)
-        try:
-            sections = []
-            for arm in arms(Encoders(stack.addresses["triton"]), say):
-                sections.append(section(arm))
-                say(sections[-1].text[:300])
-        finally:
-            stack.down()
+    with system(MODELS) as stack:
+        sections = []
+        for arm in arms(Encoders(stack.addresses["triton"]), say):
+            sections.append(section(arm))
+            say(sections[-1].text[:300])
     parts = [head(), "## In one table", summary(sections), "## Through the service", *[s.text for s in sections]]
     (ROOT / "docs/benchmarks-upgrade.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return 0
