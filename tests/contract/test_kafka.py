@@ -19,6 +19,7 @@ from driftline.adapters.memory import (
     MemoryTopicAdmin,
 )
 from driftline.core.errors import RecordTooLarge
+from driftline.core.follow import read_to_end
 from driftline.core.ports import LogReader, Publisher, Subscriber, TopicAdmin
 from driftline.core.provision import ensure_topics, incarnations, register_changes
 from driftline.core.records import Incoming, Outgoing
@@ -189,7 +190,10 @@ def test_reading_from_an_offset_and_to_the_end(broker: Broker) -> None:
     exact = isinstance(broker.reader, MemoryLogReader) or FULL
     assert (ends[0] == 3 if exact else 1 <= ends[0] <= 3) and ends[1] == ends[2] == 0
     broker.reader.seek({(broker.topic, 0): 2})
+    assert broker.reader.position((broker.topic, 0)) == 2
     assert [r.value for r in collect(broker.reader.poll, 1)] == [b"3"]
+    assert broker.reader.position((broker.topic, 0)) == 3
+    assert [r.value for r in read_to_end(broker.reader, broker.topic)] == [b"1", b"2", b"3"]
 
 
 def test_a_group_goes_on_from_its_commit(broker: Broker) -> None:

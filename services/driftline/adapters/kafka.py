@@ -367,6 +367,11 @@ class KafkaLogReader:
 
         self._guarded(move)
 
+    def position(self, partition: tuple[str, int]) -> int:
+        topic, number = partition
+        offset: int = self._guarded(lambda c: c.position(TopicPartition(self._prefix + topic, number)))
+        return offset
+
     def poll(self, max_records: int, timeout_seconds: float) -> list[Incoming]:
         polled = self._guarded(lambda c: c.poll(timeout_ms=int(timeout_seconds * 1000), max_records=max_records))
         return [_incoming(record, self._prefix) for records in polled.values() for record in records]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from driftline.cli.connect import connections
 from driftline.cli.output import console, emit_json, fail, table
 from driftline.core import codec
 from driftline.core.errors import InvalidRecord, Unavailable
+from driftline.core.follow import read_to_end
 from driftline.core.provision import incarnations
 from driftline.core.records import DeadLetter, Outgoing
 from driftline.core.settings import KafkaSettings
@@ -22,22 +22,17 @@ app = typer.Typer(help="List, show and replay dead letters.", no_args_is_help=Tr
 _Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
-def read_letters(settings: KafkaSettings, quiet_seconds: float = 1.0) -> Iterator[tuple[int, DeadLetter]]:
-    """(offset, letter) of everything in the topic now."""
+def read_letters(settings: KafkaSettings) -> Iterator[tuple[int, DeadLetter]]:
+    """(offset, letter) of everything in the topic now. Raises Unavailable."""
     from driftline.adapters.kafka import KafkaLogReader
 
     reader = KafkaLogReader(settings)
     try:
-        ends = reader.ends(DEAD_LETTERS.name)
-        reader.seek({(DEAD_LETTERS.name, p): 0 for p in ends})
-        heard = time.monotonic()
-        while time.monotonic() - heard < quiet_seconds:
-            for record in reader.poll(500, 0.2):
-                heard = time.monotonic()
-                try:
-                    yield record.offset, codec.decode_dead_letter(record.value)
-                except InvalidRecord as error:
-                    console.print(f"offset {record.offset}: {error}", style="red")
+        for record in read_to_end(reader, DEAD_LETTERS.name):
+            try:
+                yield record.offset, codec.decode_dead_letter(record.value)
+            except InvalidRecord as error:
+                console.print(f"offset {record.offset}: {error}", style="red")
     finally:
         reader.close()
 

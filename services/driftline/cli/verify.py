@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import Annotated
 
@@ -13,32 +12,27 @@ from driftline.cli.connect import connections
 from driftline.cli.output import emit_json, fail, table
 from driftline.core import codec
 from driftline.core.errors import InvalidRecord, Unavailable
+from driftline.core.follow import read_to_end
 from driftline.core.ports import LogReader, VectorStore
 from driftline.core.records import REPAIR, ChangeEvent, Operation, Outgoing, StoreTarget, document_key, record_key
 from driftline.core.topics import CHANGES, DOCUMENTS
 
 
-def accepted_documents(
-    reader: LogReader, collection_uid: str, quiet_seconds: float = 1.5
-) -> tuple[dict[str, ChangeEvent], list[str]]:
+def accepted_documents(reader: LogReader, collection_uid: str) -> tuple[dict[str, ChangeEvent], list[str]]:
     """The newest accepted event of every document of a collection, from the compacted `documents`; and where records
-    stand that cannot be read, of whatever collection."""
-    reader.seek({(DOCUMENTS.name, p): 0 for p in reader.ends(DOCUMENTS.name)})
+    stand that cannot be read, of whatever collection. Raises Unavailable."""
     newest: dict[str, ChangeEvent] = {}
     unreadable: list[str] = []
-    heard = time.monotonic()
-    while time.monotonic() - heard < quiet_seconds:
-        for record in reader.poll(2_000, 0.2):
-            heard = time.monotonic()
-            try:
-                event = codec.decode_change(record.value)
-            except InvalidRecord as error:
-                unreadable.append(f"{record.topic}/{record.partition}/{record.offset}: {error}")
-                continue
-            key = document_key(event.tenant, event.id)
-            known = newest.get(key)
-            if event.collection_uid == collection_uid and (known is None or event.version >= known.version):
-                newest[key] = event
+    for record in read_to_end(reader, DOCUMENTS.name):
+        try:
+            event = codec.decode_change(record.value)
+        except InvalidRecord as error:
+            unreadable.append(f"{record.topic}/{record.partition}/{record.offset}: {error}")
+            continue
+        key = document_key(event.tenant, event.id)
+        known = newest.get(key)
+        if event.collection_uid == collection_uid and (known is None or event.version >= known.version):
+            newest[key] = event
     return newest, unreadable
 
 

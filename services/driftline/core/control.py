@@ -12,11 +12,19 @@ import orjson
 from driftline.core import control_codec, jsons
 from driftline.core.collections import Collection, CollectionDefinition, parse_definition
 from driftline.core.errors import InvalidRecord, InvalidRequest, NotFound, PartlyUnavailable, Unavailable
+from driftline.core.follow import Follower
 from driftline.core.ports import LogReader, Publisher
-from driftline.core.records import CompensationPart, Generation, LogIncarnation, Outgoing, Space, UpgradeRecord
+from driftline.core.records import (
+    CompensationPart,
+    Generation,
+    Incoming,
+    LogIncarnation,
+    Outgoing,
+    Space,
+    UpgradeRecord,
+)
 from driftline.core.topics import CONTROL
 from driftline.core.values import shown
-from driftline.core.worker import Worker
 
 log = logging.getLogger(__name__)
 # A compensation of 768 x 768 has 2.4 MB; a record must fit the 1 MB that a broker takes by default.
@@ -189,62 +197,41 @@ class ControlView:
             return self._logs.get(topic)
 
 
-class ControlFollower:
+class ControlFollower(Follower):
     """Feeds a `ControlView` from the topic, for ever, on a thread of its own."""
 
     def __init__(self, reader: LogReader, view: ControlView) -> None:
-        self._reader = reader
+        super().__init__(reader, CONTROL.name)
         self._view = view
-        self._position = 0
-        self._caught_up = threading.Event()
-        self._worker = Worker("control", self._follow)
 
     @property
     def position(self) -> int:
         """Next offset to read."""
-        return self._position
-
-    def start(self, timeout_seconds: float = 60.0) -> None:
-        """Start following and return when everything written so far was seen.
-
-        Raises Unavailable when that takes longer; following goes on, and this may be called once more.
-        """
-        self._worker.start()
-        if not self._caught_up.wait(timeout_seconds):
-            raise Unavailable("kafka", f"the control topic could not be read within {timeout_seconds:.0f} s")
+        return self._positions.get((CONTROL.name, 0), 0)
 
     def wait_for(self, offset: int, timeout_seconds: float) -> None:
         """Return when the record at `offset` was applied. Raises Unavailable."""
         deadline = time.monotonic() + timeout_seconds
-        while self._position <= offset:
+        while self.position <= offset:
             if time.monotonic() > deadline:
                 raise Unavailable("kafka", "the control topic is read with a delay")
             self._worker.rest(0.01)
 
-    def close(self) -> None:
-        if self._worker.close():
-            self._reader.close()
+    def take(self, record: Incoming) -> None:
+        if record.value is None:
+            self._view.forget(record.key)
+        else:
+            self._view.apply(record.value)
 
-    def _follow(self) -> None:
-        """Read from where it left off until it is closed. Raises Unavailable, and is called again after it."""
-        end = self._reader.ends(CONTROL.name).get(0, 0)
-        self._reader.seek({(CONTROL.name, 0): self._position})
-        while not self._worker.stopping:
-            # Records end a poll at once; only a start and a confirmation wait for an empty one.
-            records = self._reader.poll(500, 0.2 if self._view.asks() or not self._caught_up.is_set() else 1.0)
-            for record in records:
-                if record.value is None:
-                    self._view.forget(record.key)
-                else:
-                    self._view.apply(record.value)
-                self._position = record.offset + 1
-            # An end of a compacted topic may be reported too small, so also wait for an empty poll.
-            if not records and self._position >= end:
-                self._caught_up.set()
-            if not records and self._view.asks():
-                at = time.monotonic()
-                if self._position >= self._reader.ends(CONTROL.name).get(0, 0):
-                    self._view.confirm(at)
+    def patience(self) -> float:
+        """Only a confirmation waits for an empty poll."""
+        return 0.2 if self._view.asks() else 1.0
+
+    def rest(self) -> None:
+        if self._view.asks():
+            at = time.monotonic()
+            if self.position >= self._reader.ends(CONTROL.name).get(0, 0):
+                self._view.confirm(at)
 
 
 def collection_record(collection: Collection) -> Outgoing:

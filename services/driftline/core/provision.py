@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from driftline.core import control_codec
 from driftline.core.control import log_record
 from driftline.core.errors import InvalidRecord, Unavailable
+from driftline.core.follow import read_to_end
 from driftline.core.ports import LogReader, Publisher, TopicAdmin
 from driftline.core.records import Clock, LogIncarnation, now_us
 from driftline.core.settings import KafkaSettings
@@ -78,22 +79,12 @@ def register_changes(admin: TopicAdmin, reader: LogReader, publisher: Publisher)
 
 def incarnations(reader: LogReader) -> dict[str, LogIncarnation]:
     """The newest record of every log, by its topic, by reading the control topic once."""
-    end = reader.ends(CONTROL.name).get(0, 0)
-    reader.seek({(CONTROL.name, 0): 0})
     newest: dict[str, LogIncarnation] = {}
-    position = 0
-    empty = 0
-    while position < end or empty < 2:
-        records = reader.poll(500, 0.2)
-        empty = 0 if records else empty + 1
-        if empty > 50:
-            break
-        for record in records:
-            position = record.offset + 1
-            try:
-                decoded = control_codec.decode_control(record.value)
-            except InvalidRecord:
-                continue
-            if isinstance(decoded, LogIncarnation):
-                newest[decoded.topic] = decoded
+    for record in read_to_end(reader, CONTROL.name):
+        try:
+            decoded = control_codec.decode_control(record.value)
+        except InvalidRecord:
+            continue
+        if isinstance(decoded, LogIncarnation):
+            newest[decoded.topic] = decoded
     return newest

@@ -4,55 +4,42 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import OrderedDict
+from collections.abc import Mapping
 
 from driftline.core import codec
-from driftline.core.errors import InvalidRecord, Unavailable
+from driftline.core.errors import InvalidRecord
+from driftline.core.follow import Follower
 from driftline.core.ports import LogReader
-from driftline.core.records import Position, Receipt
+from driftline.core.records import Incoming, Position, Receipt
 from driftline.core.topics import RECEIPTS
-from driftline.core.worker import Worker
 
 log = logging.getLogger(__name__)
 
 
-class ReceiptTail:
+class ReceiptTail(Follower):
     """Remembers the last receipts, bounded, and how far back they reach.
 
     A receipt is read from a log, so a notification cannot be lost, only late; every wait has a deadline.
     """
 
     def __init__(self, reader: LogReader, remembered: int = 100_000) -> None:
-        self._reader = reader
+        super().__init__(reader, RECEIPTS.name)
         self._remembered = remembered
         self._receipts: OrderedDict[Position, Receipt] = OrderedDict()
         # By partition of `changes`: up to here events count as indexed, since their receipts came before this process
         # began to read, or were forgotten since.
         self._before: dict[int, int] = {}
-        self._first: dict[tuple[str, int], int] = {}
+        self._first: Mapping[int, int] = {}
         self._epochs: dict[str, dict[int, int]] = {}
         self._changed = threading.Condition()
-        self._started = threading.Event()
-        self._positions: dict[tuple[str, int], int] = {}
-        self._partitions: frozenset[int] = frozenset()
-        self._worker = Worker("receipts", self._follow)
-
-    def start(self, timeout_seconds: float = 60.0) -> None:
-        """Start following and return when the tail stands at the end.
-
-        Raises Unavailable when that takes longer; following goes on, and this may be called once more.
-        """
-        self._worker.start()
-        if not self._started.wait(timeout_seconds):
-            raise Unavailable("kafka", f"the receipts could not be read within {timeout_seconds:.0f} s")
 
     def check(self, position: Position) -> None:
         """Raises ValueError for a position that no event can have: `changes` has no such partition.
 
         `receipts` has as many partitions as `changes`, for an event's receipt is written to that of the event.
         """
-        if position.partition not in self._partitions:
+        if position.partition not in self._first:
             raise ValueError(f"there is no partition {position.partition}")
 
     def wait(self, position: Position, timeout_seconds: float) -> Receipt | None:
@@ -86,33 +73,20 @@ class ReceiptTail:
             seen = sorted(self._epochs.get(collection, {}).items())
         return ",".join(f"{partition}:{offset}" for partition, offset in seen)
 
-    def close(self) -> None:
-        if self._worker.close():
-            self._reader.close()
+    def begin(self, ends: Mapping[int, int]) -> Mapping[int, int]:
+        """One record back: it holds the last receipts, and so says how far indexing has come."""
+        self._first = ends
+        return {partition: max(0, end - 1) for partition, end in ends.items()}
 
-    def _follow(self) -> None:
-        """Read from where it left off until it is closed. Raises Unavailable, and is called again after it."""
-        if not self._positions:
-            # One record back: it holds the last receipts, and so says how far indexing has come.
-            ends = self._reader.ends(RECEIPTS.name)
-            self._positions = {(RECEIPTS.name, p): max(0, end - 1) for p, end in ends.items()}
-            self._first = {(RECEIPTS.name, p): end for p, end in ends.items()}
-            self._partitions = frozenset(ends)
-        self._reader.seek(self._positions)
-        begun = time.monotonic()
-        while not self._worker.stopping:
-            records = self._reader.poll(500, 0.1 if not self._started.is_set() else 0.5)
-            for record in records:
-                self._positions[(record.topic, record.partition)] = record.offset + 1
-                try:
-                    receipts = codec.decode_receipts(record.value)
-                    self._take(receipts, older=record.offset < self._first[(record.topic, record.partition)])
-                except InvalidRecord as error:
-                    log.error("unreadable receipts", extra={"error": str(error), "offset": record.offset})
-            if not records or time.monotonic() - begun > 5:
-                self._started.set()
+    def take(self, record: Incoming) -> None:
+        try:
+            receipts = codec.decode_receipts(record.value)
+        except InvalidRecord as error:
+            log.error("unreadable receipts", extra={"error": str(error), "offset": record.offset})
+            return
+        self._remember(receipts, older=record.offset < self._first[record.partition])
 
-    def _take(self, receipts: list[Receipt], older: bool) -> None:
+    def _remember(self, receipts: list[Receipt], older: bool) -> None:
         """`older`: they were written before this process began to read."""
         with self._changed:
             for receipt in receipts:

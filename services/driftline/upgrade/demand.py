@@ -8,6 +8,7 @@ from collections import Counter
 
 from driftline.core import codec
 from driftline.core.errors import InvalidRecord, Unavailable
+from driftline.core.follow import read_to_end
 from driftline.core.ports import LogReader
 from driftline.core.records import document_key
 from driftline.core.topics import QUERIES
@@ -24,16 +25,8 @@ def most_wanted(reader: LogReader, collection_uid: str) -> list[str]:
     """
     weights: Counter[str] = Counter()
     try:
-        end = reader.ends(QUERIES.name).get(0, 0)
-        reader.seek({(QUERIES.name, 0): max(0, end - _READ)})
-        quiet = 0
-        while quiet < 3:
-            records = reader.poll(1_000, 0.2)
-            quiet = 0 if records else quiet + 1
-            for record in records:
-                _count(weights, record.value, collection_uid)
-            if records and records[-1].offset + 1 >= end:
-                break
+        for record in read_to_end(reader, QUERIES.name, last=_READ):
+            _count(weights, record.value, collection_uid)
             if len(weights) > 4 * _KEPT:
                 weights = Counter(dict(weights.most_common(_KEPT)))
     except Unavailable as error:

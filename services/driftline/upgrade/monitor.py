@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from driftline.core import codec
 from driftline.core.errors import InvalidRecord
+from driftline.core.follow import read_to_end
 from driftline.core.ports import LogReader, VectorStore
 from driftline.core.records import Operation, StoredDocument, StoreTarget, document_key
 from driftline.core.topics import DOCUMENTS
@@ -40,23 +41,17 @@ class Drift(BaseModel):
 
 def recent_documents(reader: LogReader, collection_uid: str) -> list[str]:
     """Keys of the documents of a collection that were written last, at most 200. Raises Unavailable."""
-    ends = reader.ends(DOCUMENTS.name)
-    reader.seek({(DOCUMENTS.name, p): max(0, end - _LOOKED_AT) for p, end in ends.items()})
     keys: dict[str, None] = {}
-    quiet = 0
-    while quiet < 2:
-        records = reader.poll(1_000, 0.2)
-        quiet = 0 if records else quiet + 1
-        for record in records:
-            try:
-                event = codec.decode_change(record.value)
-            except InvalidRecord:
-                continue
-            if event.collection_uid == collection_uid:
-                key = document_key(event.tenant, event.id)
-                keys.pop(key, None)
-                if event.operation is Operation.UPSERT:
-                    keys[key] = None
+    for record in read_to_end(reader, DOCUMENTS.name, last=_LOOKED_AT):
+        try:
+            event = codec.decode_change(record.value)
+        except InvalidRecord:
+            continue
+        if event.collection_uid == collection_uid:
+            key = document_key(event.tenant, event.id)
+            keys.pop(key, None)
+            if event.operation is Operation.UPSERT:
+                keys[key] = None
     return list(keys)[-_LOOKED_AT:]
 
 

@@ -136,6 +136,9 @@ class MemoryLogReader:
     def seek(self, positions: Mapping[tuple[str, int], int]) -> None:
         self._positions = dict(positions)
 
+    def position(self, partition: tuple[str, int]) -> int:
+        return self._positions[partition]
+
     def poll(self, max_records: int, timeout_seconds: float) -> list[Incoming]:
         polled: list[Incoming] = []
         with self._log.lock:
