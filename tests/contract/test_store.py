@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from driftline.adapters.memory import MemoryStore
 from driftline.adapters.milvus import MilvusStore
 from driftline.core.errors import Fenced, SpaceMismatch
+from driftline.core.filters import Filter, matches
 from driftline.core.ports import VectorStore
 from driftline.core.records import (
     Removal,
@@ -28,7 +29,7 @@ from driftline.core.records import (
     now_us,
 )
 from driftline.core.settings import MilvusSettings
-from driftline.retrieval.filters import Filter, matches, parse
+from driftline.retrieval.filters import parse
 from tests.build import a_definition, a_stored, a_target
 
 free = lambda: 10.0  # noqa: E731
@@ -112,7 +113,7 @@ def test_a_milvus_collection_that_was_left_half_made_is_completed(milvus_setting
 
 def shown(store: VectorStore, target: StoreTarget, near: StoredDocument, limit: int = 10) -> set[tuple[str, int, int]]:
     """What is found near the last chunk of a document: id, version, chunk."""
-    hits = store.search(target, VectorQuery(near.vectors[-1:], limit, None, visible_from=True))[0]
+    hits = store.search(target, VectorQuery(near.vectors[-1:], limit, None, strong=True))[0]
     return {(hit.id, hit.version, hit.chunk) for hit in hits}
 
 
@@ -133,7 +134,7 @@ def test_no_remnant_takes_the_place_of_a_hit(store: VectorStore, target: StoreTa
     far = replace(a_stored("b"), vectors=-np.ones((1, 8), np.float32))
     write(store, target, WritePlan((old, far)))
     write(store, target, WritePlan((a_stored("a", version=2),)))
-    query = VectorQuery(np.ones((1, 8), np.float32), 2, None, visible_from=True, with_fields=with_fields)
+    query = VectorQuery(np.ones((1, 8), np.float32), 2, None, strong=True, with_fields=with_fields)
     assert [(hit.id, hit.version) for hit in store.search(target, query)[0]] == [("a", 2), ("b", 1)]
 
 
@@ -444,7 +445,7 @@ def test_random_writes_leave_exactly_what_was_written(store: VectorStore) -> Non
             rows.setdefault(document_id, []).append(version)
         assert {i: (v[0], len(v)) for i, v in rows.items()} == expected
         assert all(len(set(v)) == 1 for v in rows.values())
-        hits = store.search(target, VectorQuery(np.ones((1, 8), np.float32), 100, None, visible_from=True))[0]
+        hits = store.search(target, VectorQuery(np.ones((1, 8), np.float32), 100, None, strong=True))[0]
         assert sorted((h.id, h.version) for h in hits) == sorted(
             (i, v) for i, (v, n) in expected.items() for _ in range(n)
         )

@@ -25,6 +25,7 @@ from driftline.core.errors import (
     PartlyUnavailable,
     Unavailable,
 )
+from driftline.core.filters import And, Contains, Filter, In, Not, Or, Range, matches
 from driftline.core.ports import VectorStore
 from driftline.core.records import (
     Removal,
@@ -37,7 +38,6 @@ from driftline.core.records import (
 )
 from driftline.core.settings import MilvusSettings
 from driftline.local.stack import Stack
-from driftline.retrieval.filters import And, Contains, Filter, In, Not, Or, Range, matches
 from tests.build import a_stored
 
 free = lambda: 10.0  # noqa: E731
@@ -164,7 +164,7 @@ def test_filters_at_the_edges_of_numbers_and_of_size_mean_what_they_mean(
         target, store.apply(target, WritePlan(tuple(a_stored(name, **row) for name, row in rows.items())), free)
     )
     for filter_ in EDGES:
-        found = store.search(target, VectorQuery(ONE, 50, None, filter_, visible_from=True))[0]
+        found = store.search(target, VectorQuery(ONE, 50, None, filter_, strong=True))[0]
         assert {hit.id for hit in found} == {n for n, row in rows.items() if matches(filter_, row)}, str(filter_)[:200]
 
 

@@ -14,10 +14,11 @@ from driftline.core import codec, control_codec, limits
 from driftline.core.collections import check_document, check_tenant, check_version, parse_definition
 from driftline.core.control import ControlView, collection_record
 from driftline.core.errors import InvalidRecord, InvalidRequest
+from driftline.core.filters import matches
 from driftline.core.records import Generation, Leg, LogIncarnation, NamedVectors, Operation, Position, Space
 from driftline.core.values import check_id, check_value, shown
 from driftline.query import request
-from driftline.retrieval.filters import matches, parse
+from driftline.retrieval.filters import parse
 from tests.build import a_change, a_collection, a_definition, a_vector_record, a_view
 
 

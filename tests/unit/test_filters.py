@@ -6,7 +6,8 @@ import pytest
 
 from driftline.adapters.milvus.filter import expression
 from driftline.core.errors import InvalidRequest
-from driftline.retrieval.filters import matches, parse
+from driftline.core.filters import matches
+from driftline.retrieval.filters import parse
 from tests.build import a_definition
 
 SOLD = {"field": "sold", "eq": True}

@@ -9,12 +9,14 @@ import enum
 import hashlib
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from driftline.core.filters import Filter
 
 Matrix = npt.NDArray[np.float32]
 Clock = Callable[[], int]
@@ -400,13 +402,7 @@ class VectorQuery:
     vectors: Matrix
     limit: int
     tenant: str | None
-    filter: Any = None
-    visible_from: bool = False
+    filter: Filter | None = None
+    strong: bool = False  # sees every acknowledged write, and waits for it
     with_fields: bool = True
     exclude_key: str = ""
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-
-def chunk_rows(documents: Sequence[StoredDocument]) -> int:
-    """How many rows a write of these documents has."""
-    return sum(len(document.chunks) for document in documents)

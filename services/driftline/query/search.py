@@ -14,6 +14,7 @@ from driftline.core import keys, metrics
 from driftline.core.collections import Collection, check_tenant, named
 from driftline.core.control import ControlView
 from driftline.core.errors import InvalidRecord, InvalidRequest, NotFound, Unavailable
+from driftline.core.filters import Filter
 from driftline.core.ports import Cache, Embedder, VectorStore
 from driftline.core.receipts import ReceiptTail
 from driftline.core.records import (
@@ -46,7 +47,7 @@ class Plan:
     body: SearchBody
     collection: Collection
     tenant: str
-    filter: filters.Filter | None
+    filter: Filter | None
     offset: int
     seconds: dict[str, float] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)

@@ -12,13 +12,12 @@ A comparison with a field that a document lacks is false, so its `not` is true: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from operator import ge, gt, le, lt
-from typing import Any, TypeAlias, assert_never
+from collections.abc import Mapping
+from typing import Any
 
 from driftline.core.collections import CollectionDefinition, named
 from driftline.core.errors import InvalidRequest
+from driftline.core.filters import And, Contains, Exists, Filter, In, Not, Or, Range, Value
 from driftline.core.limits import (
     MAX_FILTER_BYTES,
     MAX_FILTER_CONDITIONS,
@@ -28,51 +27,7 @@ from driftline.core.limits import (
 )
 from driftline.core.values import FieldType, check_value, shown
 
-Value: TypeAlias = str | int | float | bool
-
-
-@dataclass(frozen=True, slots=True)
-class And:
-    parts: tuple[Filter, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Or:
-    parts: tuple[Filter, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Not:
-    part: Filter
-
-
-@dataclass(frozen=True, slots=True)
-class In:
-    field: str
-    values: tuple[Value, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    field: str
-    bounds: tuple[tuple[str, Value], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Exists:
-    field: str
-
-
-@dataclass(frozen=True, slots=True)
-class Contains:
-    field: str
-    value: Value
-
-
-Filter: TypeAlias = And | Or | Not | In | Range | Exists | Contains
-
 _RANGES: dict[str, str] = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
-_COMPARE: dict[str, Callable[[Any, Any], bool]] = {">": gt, ">=": ge, "<": lt, "<=": le}
 _ELEMENT: dict[str, FieldType] = {"keyword_list": "keyword", "integer_list": "integer"}
 _ORDERED = ("integer", "float", "datetime")
 
@@ -170,24 +125,3 @@ class _Parser:
 def parse(definition: CollectionDefinition, raw: Any) -> Filter | None:
     """Check a filter against the collection. None stays None. Raises InvalidRequest naming the place."""
     return None if raw is None else _Parser(definition).parse(raw, "filter", 1)
-
-
-def matches(filter_: Filter, attributes: Mapping[str, Any]) -> bool:
-    """Whether a document with these attributes passes: the meaning the vector store is held to."""
-    match filter_:
-        case And(parts):
-            return all(matches(p, attributes) for p in parts)
-        case Or(parts):
-            return any(matches(p, attributes) for p in parts)
-        case Not(part):
-            return not matches(part, attributes)
-        case In(field, values):
-            return field in attributes and attributes[field] in values
-        case Range(field, bounds):
-            return field in attributes and all(_COMPARE[op](attributes[field], v) for op, v in bounds)
-        case Exists(field):
-            return field in attributes
-        case Contains(field, value):
-            return field in attributes and value in attributes[field]
-        case _ as never:
-            assert_never(never)

@@ -20,6 +20,7 @@ import numpy as np
 from driftline.core.collections import Collection
 from driftline.core.control import ControlView
 from driftline.core.errors import Unavailable
+from driftline.core.filters import Filter
 from driftline.core.ports import VectorStore
 from driftline.core.records import Carry, ChunkHit, Leg, Matrix, Space, StoreTarget, VectorQuery
 from driftline.drift.base import unit
@@ -39,7 +40,7 @@ class Wanted:
 
     needed: int
     tenant: str | None = None
-    filter: Any = None
+    filter: Filter | None = None
     with_fields: bool = True
     exclude_key: str = ""
     to_rerank: bool = False  # the newest model ranks them afterwards: what counts is that the good ones are there
@@ -174,7 +175,7 @@ class GenerationSearch:
         were read and how deep; fewer than that depth means: there are no more."""
         while True:
             query = VectorQuery(
-                leg.vector, depth, wanted.tenant, wanted.filter, visible_from=False, with_fields=wanted.with_fields,
+                leg.vector, depth, wanted.tenant, wanted.filter, with_fields=wanted.with_fields,
                 exclude_key=wanted.exclude_key,
             )  # fmt: skip
             (chunks,) = self._store.search(leg.target, query)

@@ -10,6 +10,7 @@ import numpy as np
 
 from driftline.adapters.store_rows import check_plan, check_query, counts
 from driftline.core.errors import InvalidRecord, PartlyUnavailable, SpaceMismatch, Unavailable
+from driftline.core.filters import matches
 from driftline.core.ports import Guard
 from driftline.core.records import (
     ChunkHit,
@@ -21,7 +22,6 @@ from driftline.core.records import (
     WritePlan,
     now_us,
 )
-from driftline.retrieval.filters import matches
 
 
 class MemoryStore:

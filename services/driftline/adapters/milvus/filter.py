@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import assert_never
 
-from driftline.retrieval.filters import And, Contains, Exists, Filter, In, Not, Or, Range, Value
+from driftline.core.filters import And, Contains, Exists, Filter, In, Not, Or, Range, Value
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _-.,:;/@#+=()[]{}<>!?*&^$~|")
 

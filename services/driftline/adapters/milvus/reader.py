@@ -100,7 +100,7 @@ class MilvusReader:
             limit=query.limit,
             output_fields=["key", "id", "version", "chunk", "text"],
             search_params={"params": {"ef": max(self._settings.hnsw_ef, query.limit)}},
-            consistency_level="Strong" if query.visible_from else "Bounded",
+            consistency_level="Strong" if query.strong else "Bounded",
             **self._limit,
         )
 
