@@ -234,7 +234,7 @@ def write_through(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cache_fill(_: pytest.MonkeyPatch) -> None:
-    Fills(_BrokenCache()).put("k", b"v", 1)
+    Fills(_BrokenCache()).put({"k": b"v"}, 1)
 
 
 def readiness(_: pytest.MonkeyPatch) -> None:

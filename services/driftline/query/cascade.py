@@ -16,13 +16,11 @@ import numpy as np
 
 from driftline.core.collections import Collection
 from driftline.core.errors import InvalidRecord, Unavailable
-from driftline.core.keys import document_embedding
-from driftline.core.ports import Cache, Embedder, Publisher, VectorStore
-from driftline.core.records import ChunkHit, Matrix, Priority, Space
+from driftline.core.ports import Publisher, VectorStore
+from driftline.core.records import ChunkHit, Matrix, Space
 from driftline.core.worker import Worker
-from driftline.query.fills import Fills
 from driftline.retrieval.backfill import backfill_record
-from driftline.retrieval.embeddings import plan_requests
+from driftline.retrieval.embeddings import CachedEncoder
 from driftline.retrieval.generations import Found
 
 log = logging.getLogger(__name__)
@@ -88,11 +86,9 @@ class WriteThrough:
 class Cascade:
     """Thread-safe."""
 
-    def __init__(self, embedder: Embedder, cache: Cache, fills: Fills, ttl_seconds: int, through: WriteThrough) -> None:
-        self._embedder = embedder
-        self._cache = cache
-        self._fills = fills
-        self._ttl = ttl_seconds
+    def __init__(self, encoder: CachedEncoder, through: WriteThrough) -> None:
+        """`encoder` is of documents' texts, with a search's priority."""
+        self._encoder = encoder
         self._through = through
 
     def rerank(
@@ -133,34 +129,13 @@ class Cascade:
     ) -> set[str]:
         """Score these hits by the new model, in place; returns the keys of those that it did not refuse."""
         done: set[str] = set()
-        vectors = self._embed(space, [space.document_prefix + hits[key][0].text for key in keys])
+        vectors = self._encoder.encode(space, [space.document_prefix + hits[key][0].text for key in keys])
         for key, vector in zip(keys, vectors, strict=True):
-            if vector is not None:
+            if not isinstance(vector, InvalidRecord):
                 hit, origin = hits[key]
                 hits[key] = (replace(hit, score=_score(collection.definition.metric, query[0], vector)), origin)
                 done.add(key)
         return done
-
-    def _embed(self, space: Space, texts: Sequence[str]) -> list[Matrix | None]:
-        keys = [document_embedding(space.fingerprint, text) for text in texts]
-        vectors: list[Matrix | None] = [
-            np.frombuffer(kept, dtype=np.float32) if kept is not None and len(kept) == 4 * space.dimension else None
-            for kept in self._cache.get_many(keys)
-        ]
-        missing = [i for i, vector in enumerate(vectors) if vector is None]
-        plan = plan_requests([texts[i] for i in missing], space.max_batch)
-        requests = [[missing[i] for i in request] for request in plan]
-        asked = [[texts[i] for i in request] for request in requests]
-        answers = self._embedder.embed(space.encoder, space.fingerprint, asked, Priority.SEARCH)
-        for request, answer in zip(requests, answers, strict=True):
-            if isinstance(answer, InvalidRecord):
-                continue
-            if isinstance(answer, Exception):
-                raise answer
-            for i, vector in zip(request, answer, strict=True):
-                vectors[i] = vector
-                self._fills.put(keys[i], vector.tobytes(), self._ttl)
-        return vectors
 
 
 def _nearer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 
 from driftline.core.ports import Cache
 from driftline.core.worker import Worker
@@ -26,13 +27,16 @@ class Fills:
         self._worker = Worker("cache-fill", self._write, every_seconds=None)
         self._worker.start()
 
-    def put(self, key: str, value: bytes, ttl_seconds: int) -> None:
+    def put(self, items: Mapping[str, bytes], ttl_seconds: int) -> None:
         """Any thread may call it; it does not wait."""
+        if not items:
+            return
+        size = sum(map(len, items.values()))
         with self._lock:
-            if self._bytes + len(value) > self._bound:
+            if self._bytes + size > self._bound:
                 return
-            self._bytes += len(value)
-            self._waiting.setdefault(ttl_seconds, {})[key] = value
+            self._bytes += size
+            self._waiting.setdefault(ttl_seconds, {}).update(items)
         self._worker.wake()
 
     def close(self) -> None:

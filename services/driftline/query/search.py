@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from driftline.query.log import QueryLog
 from driftline.query.request import SearchBody
 from driftline.query.settings import QuerySection
 from driftline.retrieval import filters
+from driftline.retrieval.embeddings import CachedEncoder, directly
 from driftline.retrieval.generations import Found, GenerationSearch, Wanted
 
 
@@ -79,17 +81,17 @@ class Searcher:
         through: WriteThrough | None = None,
     ) -> None:
         self._view = view
-        self._embedder = embedder
         self._store = store
         self._cache = cache
         self._tail = tail
         self._settings = settings
         self._fills = Fills(cache)
         self._query_log = query_log
-        self._cascade = (
-            None if through is None
-            else Cascade(embedder, cache, self._fills, settings.embedding_ttl_seconds, through)
-        )  # fmt: skip
+        ask = directly(embedder, Priority.SEARCH)
+        keep = partial(self._fills.put, ttl_seconds=settings.embedding_ttl_seconds)
+        self._queries = CachedEncoder(ask, cache, "query", keys.query_embedding, keep)
+        documents = CachedEncoder(ask, cache, "rerank", keys.document_embedding, keep)
+        self._cascade = None if through is None else Cascade(documents, through)
         self._generations = GenerationSearch(view, store)
 
     def search(self, collection: str, body: SearchBody) -> dict[str, Any]:
@@ -103,7 +105,7 @@ class Searcher:
             answer = self._answer(plan, remembered)
             if remembered.result_key:
                 kept = orjson.dumps({"epoch": remembered.epoch, "answer": answer})
-                self._fills.put(remembered.result_key, kept, self._settings.result_ttl_seconds)
+                self._fills.put({remembered.result_key: kept}, self._settings.result_ttl_seconds)
         else:
             answer["cached"] = True
         took = time.perf_counter() - begun
@@ -292,20 +294,11 @@ class Searcher:
         return self._generations.search(plan.collection, (Leg(complete.number),), lambda _: vector, wanted)
 
     def _embed(self, space: Space, text: str, remembered: _Remembered) -> Matrix:
-        found = remembered.queries.get(space.fingerprint)
-        metrics.CACHE_REQUESTS.labels("query", "miss" if found is None else "hit").inc()
-        if found is not None and len(found) == 4 * space.dimension:
-            return np.frombuffer(found, dtype=np.float32).reshape(1, -1)
-        (result,) = self._embedder.embed(
-            space.encoder, space.fingerprint, [[space.query_prefix + text]], Priority.SEARCH
-        )  # fmt: skip
-        if isinstance(result, InvalidRecord):
-            raise InvalidRequest(result.reason, result.detail, "text")
-        if isinstance(result, Exception):
-            raise result
-        key = remembered.query_keys[space.fingerprint]
-        self._fills.put(key, result.tobytes(), self._settings.embedding_ttl_seconds)
-        return result
+        held = remembered.queries.get(space.fingerprint)
+        (answer,) = self._queries.encode(space, [space.query_prefix + text], [held])
+        if isinstance(answer, InvalidRecord):
+            raise InvalidRequest(answer.reason, answer.detail, "text")
+        return answer[None]
 
     def _stored(
         self,

@@ -1,12 +1,22 @@
-"""What every service that embeds does around the encoder: its space, and the plan of requests."""
+"""What every service that embeds does around the encoder: its space, requests, the cache, and what is refused."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
-from driftline.core.errors import NotLoaded
-from driftline.core.ports import Embedder
-from driftline.core.records import Space
+import numpy as np
+
+from driftline.core import metrics
+from driftline.core.errors import InvalidRecord, NotLoaded
+from driftline.core.ports import Cache, EmbedAnswer, Embedder
+from driftline.core.records import Matrix, Priority, Space
+
+# Asks an encoder of a space for several requests at once, as `Embedder.embed` does.
+Ask = Callable[[Space, Sequence[Sequence[str]]], list[EmbedAnswer]]
+# The cache's key of a text with the prefix of its role, by the fingerprint of the space.
+KeyOf = Callable[[str, str], str]
+Keep = Callable[[Mapping[str, bytes]], None]
 
 
 def describe(embedder: Embedder, encoder: str) -> Space:
@@ -26,3 +36,93 @@ def plan_requests(texts: Sequence[str], max_texts: int) -> list[list[int]]:
     """
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
     return [order[i : i + max_texts] for i in range(0, len(order), max_texts)]
+
+
+def directly(embedder: Embedder, priority: Priority) -> Ask:
+    """All requests in one call of the encoder."""
+    return partial(_directly, embedder, priority)
+
+
+def _directly(
+    embedder: Embedder, priority: Priority, space: Space, requests: Sequence[Sequence[str]]
+) -> list[EmbedAnswer]:
+    return embedder.embed(space.encoder, space.fingerprint, requests, priority)
+
+
+class TextEncoder:
+    """The vectors of texts, each text encoded once however often it is there. Thread-safe.
+
+    A request that the model refuses is halved until the guilty text is refused alone. `request_texts` bounds a request;
+    None leaves it to the model's own bound.
+    """
+
+    def __init__(self, ask: Ask, request_texts: int | None = None) -> None:
+        self._ask = ask
+        self._request_texts = request_texts
+
+    def encode(self, space: Space, texts: Sequence[str]) -> list[Matrix | InvalidRecord]:
+        """float32 (dimension,) of each text, or why the model refuses it. Raises Unavailable."""
+        answers, failure = self._encode(space, list(dict.fromkeys(texts)))
+        if failure is not None:
+            raise failure
+        return [answers[text] for text in texts]
+
+    def _encode(self, space: Space, texts: Sequence[str]) -> tuple[dict[str, Matrix | InvalidRecord], Exception | None]:
+        """Of distinct texts; also what kept some of them from getting through."""
+        failure: Exception | None = None
+        answers: dict[str, Matrix | InvalidRecord] = {}
+        plan = plan_requests(texts, min(self._request_texts or space.max_batch, space.max_batch))
+        requests = [[texts[i] for i in request] for request in plan]
+        while requests:
+            halves: list[list[str]] = []
+            for request, answer in zip(requests, self._ask(space, requests), strict=True):
+                if isinstance(answer, InvalidRecord):
+                    if len(request) == 1:
+                        answers[request[0]] = answer
+                    else:
+                        halves += [request[: len(request) // 2], request[len(request) // 2 :]]
+                elif isinstance(answer, Exception):
+                    failure = answer
+                else:
+                    answers.update(zip(request, answer, strict=True))
+            requests = halves
+        return answers, failure
+
+
+class CachedEncoder(TextEncoder):
+    """A text that the cache holds is not encoded; what is encoded is kept, also when other texts did not get through.
+
+    `name` is the cache's in the metrics.
+    """
+
+    def __init__(
+        self, ask: Ask, cache: Cache, name: str, key: KeyOf, keep: Keep, request_texts: int | None = None
+    ) -> None:
+        super().__init__(ask, request_texts)
+        self._cache = cache
+        self._name = name
+        self._key = key
+        self._keep = keep
+
+    def encode(
+        self, space: Space, texts: Sequence[str], held: Sequence[bytes | None] | None = None
+    ) -> list[Matrix | InvalidRecord]:
+        """As `TextEncoder.encode`. `held` is what the cache said of distinct texts, where it was asked already."""
+        distinct = list(dict.fromkeys(texts))
+        keys = {text: self._key(space.fingerprint, text) for text in distinct}
+        if held is None:
+            held = self._cache.get_many(list(keys.values()))
+        answers: dict[str, Matrix | InvalidRecord] = {}
+        for text, content in zip(distinct, held, strict=True):
+            if content is not None and len(content) == 4 * space.dimension:
+                answers[text] = np.frombuffer(content, dtype=np.float32)
+        missing = [text for text in distinct if text not in answers]
+        metrics.CACHE_REQUESTS.labels(self._name, "miss").inc(len(missing))
+        metrics.CACHE_REQUESTS.labels(self._name, "hit").inc(len(answers))
+        fresh, failure = self._encode(space, missing)
+        self._keep({keys[t]: v.tobytes() for t, v in fresh.items() if not isinstance(v, InvalidRecord)})
+        if failure is not None:
+            # What did get through is kept by now: the next try only needs the rest.
+            raise failure
+        answers |= fresh
+        return [answers[text] for text in texts]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from driftline.core.collections import Collection
-from driftline.core.errors import NotFound
+from driftline.core.errors import InvalidRecord, NotFound
 from driftline.core.ports import Embedder
 from driftline.core.records import Leg, Matrix, Space
 from driftline.drift.quality import paired
 from driftline.retrieval.evaluation import ndcg
 from driftline.retrieval.generations import GenerationSearch, Wanted
-from driftline.upgrade.sample import LEAST_QUERIES, encode
+from driftline.upgrade.sample import LEAST_QUERIES, background_encoder
 from driftline.upgrade.state import Estimate, ShadowQuery, UpgradeState, planned_route
 
 _DEPTH = 10
@@ -22,14 +22,14 @@ class Judge:
 
     def __init__(self, search: GenerationSearch, embedder: Embedder) -> None:
         self._search = search
-        self._embedder = embedder
+        self._encoder = background_encoder(embedder)
         self._vectors: dict[tuple[str, str], Matrix] = {}
 
     def _encode(self, space: Space, text: str) -> Matrix:
         key = (space.fingerprint, text)
         if key not in self._vectors:
-            (vector,) = encode(self._embedder, space, [text], space.query_prefix)
-            if vector is None:
+            (vector,) = self._encoder.encode(space, [space.query_prefix + text])
+            if isinstance(vector, InvalidRecord):
                 raise NotFound("refused_query", "the encoder refuses a shadow query", "text")
             if len(self._vectors) > 10_000:
                 self._vectors.clear()

@@ -22,7 +22,7 @@ from driftline.drift.calibration import fit, scored_pairs
 from driftline.drift.monitor import baseline
 from driftline.drift.selection import HeldOut, Selection, choose, mixed
 from driftline.drift.stored import Compensation
-from driftline.retrieval.embeddings import plan_requests
+from driftline.retrieval.embeddings import TextEncoder, directly
 from driftline.upgrade.state import ShadowQuery
 
 # Fewer documents than this say nothing about a map.
@@ -71,25 +71,14 @@ def fetch(store: VectorStore, target: StoreTarget, keys: Sequence[str]) -> list[
     return [document for part in parts for document in store.fetch(target, part, with_vectors=True)]
 
 
-def encode(embedder: Embedder, space: Space, texts: Sequence[str], prefix: str) -> list[Matrix | None]:
+def background_encoder(embedder: Embedder) -> TextEncoder:
+    return TextEncoder(directly(embedder, Priority.BACKGROUND), _REQUEST_TEXTS)
+
+
+def _accepted(encoder: TextEncoder, space: Space, texts: Sequence[str]) -> list[Matrix | None]:
     """The vector of each text, (dimension,), None of one that the model refuses. Raises Unavailable."""
-    requests = plan_requests(texts, min(_REQUEST_TEXTS, space.max_batch))
-    vectors: list[Matrix | None] = [None] * len(texts)
-    while requests:
-        asked = [[prefix + texts[i] for i in request] for request in requests]
-        answers = embedder.embed(space.encoder, space.fingerprint, asked, Priority.BACKGROUND)
-        again: list[list[int]] = []
-        for request, answer in zip(requests, answers, strict=True):
-            if isinstance(answer, InvalidRecord):
-                if len(request) > 1:
-                    again += [[i] for i in request]
-            elif isinstance(answer, Exception):
-                raise answer
-            else:
-                for i, vector in zip(request, answer, strict=True):
-                    vectors[i] = vector
-        requests = again
-    return vectors
+    answers = encoder.encode(space, texts)
+    return [None if isinstance(answer, InvalidRecord) else answer for answer in answers]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +136,10 @@ def build(texts: Texts, embedder: Embedder, old: Space, new: Space) -> Sample:
     documents = [*texts.judged, *texts.fitted]
     contents = [document.chunks[0] for document in documents]
     queries = [*(q.text for q in texts.shadow), *texts.fitted_queries]
-    new_documents = encode(embedder, new, contents, new.document_prefix)
-    new_queries = encode(embedder, new, queries, new.query_prefix)
-    old_queries = encode(embedder, old, queries, old.query_prefix)
+    encoder = background_encoder(embedder)
+    new_documents = _accepted(encoder, new, [new.document_prefix + text for text in contents])
+    new_queries = _accepted(encoder, new, [new.query_prefix + text for text in queries])
+    old_queries = _accepted(encoder, old, [old.query_prefix + text for text in queries])
     corpus = [i for i, vector in enumerate(new_documents) if vector is not None]
     rows = {(documents[i].tenant, documents[i].id): row for row, i in enumerate(corpus)}
     asked = [i for i in range(len(queries)) if new_queries[i] is not None and old_queries[i] is not None]
