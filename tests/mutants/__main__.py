@@ -28,7 +28,7 @@ _IMPORTS = (
     "driftline.encode.stage",
     "driftline.index.stage",
     "driftline.index.housekeeping",
-    "driftline.retrieval.generations",
+    "driftline.retrieval.engine",
     "driftline.core.provision",
     "driftline.core.receipts",
     "driftline.drift.affine",

@@ -368,7 +368,7 @@ def test_a_result_is_cached_until_the_collection_changes(world: World) -> None:
     world.cache.increment(keys.epoch(world.collection.uid))
     url, body = "/v1/collections/things/search", {"text": "red shoes"}
     assert world.query.post(url, json=body).json()["cached"] is False
-    until(lambda: any(key.startswith("r:") for key in world.cache.items), 5)
+    until(lambda: any(key.startswith("p:") for key in world.cache.items), 5)
     assert world.query.post(url, json=body).json()["cached"] is True
     world.store_text("b", "red shoes too")
     world.cache.increment(keys.epoch(world.collection.uid))

@@ -12,7 +12,6 @@ from driftline.drift.affine import LowRank, Procrustes, Ridge, ScaledProcrustes
 from driftline.drift.base import Compensator, Matrix, Pairs, unit
 from driftline.drift.calibration import IDENTITY, METHODS, Calibration, ScoredPairs, fit, scored_pairs
 from driftline.drift.local import LocalResidual
-from driftline.drift.merge import Ranked, merge
 from driftline.drift.mlp import ResidualMlp
 from driftline.drift.monitor import baseline, overlap, residual, shift
 from driftline.drift.quality import captured, paired, recovered
@@ -160,24 +159,6 @@ def test_a_calibration_is_checked() -> None:
     for source, target in (((0.0,), (0.0,)), ((0.0, 0.0), (0.0, 1.0)), ((0.0, 1.0), (1.0, 0.0))):
         with pytest.raises(ValueError, match="calibration"):
             Calibration(source, target)
-
-
-# Merging
-
-
-def test_merging_counts_a_document_once_and_the_newest_version_wins() -> None:
-    found = [
-        Ranked("a", 1, 2, 0.9), Ranked("a", 2, 1, 0.3),
-        Ranked("b", 5, 1, 0.8), Ranked("b", 5, 2, 0.5),
-        Ranked("c", 1, 1, 0.7),
-    ]  # fmt: skip
-    merged = merge(found, {"c": 2, "a": 2})
-    assert [(hit.key, hit.generation, hit.score) for hit in merged] == [("b", 2, 0.5), ("a", 1, 0.3)]
-
-
-def test_one_generation_passes_through_unchanged() -> None:
-    found = [Ranked(f"k{i}", 1, 1, 1 - i / 10) for i in range(10)]
-    assert merge(found, {}) == found
 
 
 # Quality

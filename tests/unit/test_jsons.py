@@ -16,7 +16,7 @@ from driftline.core.limits import MAX_JSON_DEPTH
 SERVICES = Path(jsons.__file__).parents[1]
 # What these read was written by Driftline itself: its own stores, caches, answers and files.
 OWN = {
-    "core/jsons.py", "query/search.py", "query/server.py", "cli/client.py", "cli/load.py", "adapters/milvus/schema.py",
+    "core/jsons.py", "query/answer.py", "query/server.py", "cli/client.py", "cli/load.py", "adapters/milvus/schema.py",
     "local/state.py", "local/models.py", "local/delivery.py",
 }  # fmt: skip
 

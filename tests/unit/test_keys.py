@@ -66,12 +66,12 @@ class World(Pipeline):
         """Whether the answer came from the cache, and the documents in it."""
         held = self.results()
         answer = self.searcher.search("shared", parse({"text": text, "tenant": tenant, **more}))
-        if not answer["cached"]:
+        if not answer.cached:
             until(lambda: self.results() != held, 5, every=0.005)
-        return answer["cached"], [hit["id"] for hit in answer["hits"]]
+        return answer.cached, [hit.id for hit in answer.page.hits]
 
     def results(self) -> dict[str, bytes]:
-        return {key: kept for key, kept in list(self.cache.items.items()) if key.startswith("r:")}
+        return {key: kept for key, kept in list(self.cache.items.items()) if key.startswith("p:")}
 
     def close(self) -> None:
         self.searcher.close()
@@ -133,4 +133,4 @@ def test_nothing_that_was_written_or_searched_for_can_be_read_from_the_keys(worl
     world.search("acme", "a personal matter " * 500)
     assert world.cache.items
     for key in world.cache.items:
-        assert re.fullmatch(r"[eqrw]:[0-9a-f]{32}", key)
+        assert re.fullmatch(r"[epqw]:[0-9a-f]{32}", key)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from driftline.core.records import Carry, ChunkHit
-from driftline.drift.merge import Ranked, merge
-from driftline.retrieval.generations import group
-from tests.unit.test_generations import NEW, TITLES, World
+from driftline.core.records import Carry, Hit
+from driftline.drift.merge import merge
+from driftline.retrieval.leg_search import group
+from tests.unit.test_engine import NEW, TITLES, World
 
 
-def hit(key: str, version: int, score: float, chunk: int = 0) -> ChunkHit:
-    return ChunkHit(key, key, version, chunk, score, f"{key} v{version}", b"{}")
+def hit(key: str, version: int, score: float, chunk: int = 0, leg: int = 0) -> Hit:
+    return Hit(key, key, version, chunk, score, f"{key} v{version}", b"{}", leg)
 
 
 def test_a_chunk_of_an_older_version_never_counts_however_well_it_scores() -> None:
@@ -23,13 +23,24 @@ def test_of_a_documents_chunks_the_best_one_counts() -> None:
 
 
 def test_the_newer_generations_copy_counts_though_its_score_is_lower() -> None:
-    older, newer = Ranked("a", 1, -1, 0.9), Ranked("a", 1, 0, 0.3)
+    older, newer = hit("a", 1, 0.9, leg=1), hit("a", 1, 0.3)
     for found in ([older, newer], [newer, older]):
         assert merge(found, {"a": 1}) == [newer]
 
 
 def test_an_older_version_is_no_hit_though_the_newer_one_was_not_found() -> None:
-    assert merge([Ranked("a", 1, 0, 0.9), Ranked("b", 1, 0, 0.2)], {"a": 2}) == [Ranked("b", 1, 0, 0.2)]
+    assert merge([hit("a", 1, 0.9), hit("b", 1, 0.2)], {"a": 2}) == [hit("b", 1, 0.2)]
+
+
+def test_a_document_counts_once_and_its_newest_version_wins() -> None:
+    found = [hit("a", 1, 0.9), hit("a", 2, 0.3, leg=1), hit("b", 5, 0.8, leg=1), hit("b", 5, 0.5), hit("c", 1, 0.7)]
+    merged = merge(found, {"c": 2, "a": 2})
+    assert [(h.key, h.leg, h.score) for h in merged] == [("b", 0, 0.5), ("a", 1, 0.3)]
+
+
+def test_one_generation_passes_through_unchanged() -> None:
+    found = [hit(f"k{i}", 1, 1 - i / 10) for i in range(10)]
+    assert merge(found, {}) == found
 
 
 def test_the_older_generations_copy_does_not_stand_in_for_one_that_the_newer_ranks_too_low() -> None:

@@ -8,11 +8,11 @@ from driftline.adapters.memory import MemoryLogReader
 from driftline.core.errors import InvalidRequest
 from driftline.core.receipts import ReceiptTail
 from driftline.core.records import Priority, document_key
-from driftline.query.cascade import WriteThrough
 from driftline.query.request import parse
 from driftline.query.search import Searcher
 from driftline.query.settings import QuerySection
-from driftline.retrieval.generations import Wanted
+from driftline.query.write_through import WriteThrough
+from driftline.retrieval.leg_search import Wanted
 from tests.unit.upgrading import TITLES, World, start
 
 
@@ -41,15 +41,17 @@ TEXT = "green shoes wool cold"
 def search(searcher: Searcher, **options: object) -> tuple[dict[str, float], int]:
     """Scores by id in the order of the answer, and how many hits were re-ranked."""
     answer = searcher.search("things", parse({"text": TEXT, "limit": 250, "explain": True, **options}))
-    found = {hit["id"]: hit["score"] for hit in answer["hits"]}
-    assert len(found) == len(answer["hits"]), "a document is there once"
+    found = {hit.id: hit.score for hit in answer.page.hits}
+    assert len(found) == len(answer.page.hits), "a document is there once"
     assert list(found.values()) == sorted(found.values(), reverse=True)
-    return found, answer["explain"].get("reranked", 0)
+    assert answer.explain is not None
+    return found, answer.explain.get("reranked", 0)
 
 
 def embedded(world: World, searcher: Searcher) -> set[str]:
     """The documents that searches had embedded."""
-    through = searcher._cascade._through  # type: ignore[union-attr]
+    through = searcher._through
+    assert through is not None
     keys = {key for _, _, key, _ in through._asked}
     return {title for title in TITLES if document_key("", title) in keys}
 
@@ -64,7 +66,8 @@ def test_old_hits_are_ranked_by_the_new_model_and_carried_over(world: World, sea
     query = world.new._one(TEXT)
     for i in done:
         assert found[i] == pytest.approx(float(query @ world.new._one(i)), abs=1e-5), "the new generation's own score"
-    through = searcher._cascade._through  # type: ignore[union-attr]
+    through = searcher._through
+    assert through is not None
     through.flush()
     world.backfill()
     assert held.isdisjoint(done)

@@ -193,7 +193,7 @@ def test_a_document_that_the_new_encoder_refuses_keeps_the_upgrade_open_and_is_s
             time.sleep(0.02)
         assert world.state.phase == "backfilling"
         assert world.state.progress.refused == 1
-        assert TITLES[8] in world.find(TITLES[8])
+        assert TITLES[8] in world.find(f"{TITLES[8]} again")
         assert world.log.all(DEAD_LETTERS.name)
     finally:
         world.close()

@@ -8,15 +8,19 @@ from concurrent.futures import Future, wait
 from driftline.adapters.memory import MemoryEmbedder, MemoryLogReader
 from driftline.core.collections import Collection
 from driftline.core.control import ControlFollower, ControlWriter, collection_record, log_record, space_record
+from driftline.core.keys import query_embedding
 from driftline.core.ports import Embedder
-from driftline.core.records import LogIncarnation, Matrix, Priority, Space
+from driftline.core.records import LogIncarnation, Priority
 from driftline.core.topics import BACKFILL, CHANGES, VECTORS
 from driftline.encode.lane import YieldingStage
 from driftline.encode.settings import EncodeSection
 from driftline.encode.stage import EncodeStage
 from driftline.encode.stage import decode as decode_change
 from driftline.index.stage import decode as decode_vector
-from driftline.retrieval.generations import GenerationSearch, Wanted
+from driftline.retrieval.embeddings import CachedEncoder, Kept, directly
+from driftline.retrieval.engine import Engine
+from driftline.retrieval.leg_search import Wanted
+from driftline.retrieval.legs import Text
 from driftline.upgrade.controller import Controller
 from driftline.upgrade.monitor import recent_documents
 from driftline.upgrade.settings import UpgradeSection
@@ -102,10 +106,9 @@ class World(Pipeline):
         return {i: version for _, i, version, chunk in self.store.scan(target) if chunk == 0}
 
     def find(self, text: str, what: Wanted = Wanted(10)) -> list[str]:
-        def encode(space: Space) -> Matrix:
-            return (self.old if space.encoder == "hashing" else self.new)._one(text)[None]
-
-        found = GenerationSearch(self.view, self.store).search(self.now, self.now.routes, encode, what)
+        kept = Kept(0)
+        queries = CachedEncoder(directly(self.encoders, Priority.SEARCH), kept, "query", query_embedding, kept.put)
+        found = Engine(self.view, self.store, queries).search(self.now, self.now.routes, Text(text), what)
         return [hit.id for hit in found.hits]
 
     def close(self) -> None:

@@ -28,7 +28,8 @@ def query_embedding(space: str, text: str) -> str:
 
 def result(collection_uid: str, tenant: str, search: str, offset: int) -> str:
     """Of a page of an answer: `search` is a digest of all that was asked for, `offset` its first hit."""
-    return _key("r", collection_uid, tenant, search, str(offset))
+    # "r" was of answers in another form, which may still be there while services are replaced.
+    return _key("p", collection_uid, tenant, search, str(offset))
 
 
 def epoch(collection_uid: str) -> str:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from driftline.core.errors import InvalidRecord, Unavailable
 from driftline.core.records import (
-    ChunkHit,
+    Hit,
     Incoming,
     LogIncarnation,
     Matrix,
@@ -213,7 +213,7 @@ class VectorStore(Protocol):
         """Return when every later search sees the writes up to `timestamp`."""
         ...
 
-    def search(self, target: StoreTarget, query: VectorQuery) -> list[list[ChunkHit]]:
+    def search(self, target: StoreTarget, query: VectorQuery) -> list[list[Hit]]:
         """Nearest chunks of each query vector, best first; fewer than the limit only when there are no more.
 
         A row counts if the row of chunk 0 has its version and more chunks than its number, and there is no tombstone

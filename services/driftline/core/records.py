@@ -383,8 +383,9 @@ class WritePlan:
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkHit:
-    """One found chunk; a higher score is nearer whatever the metric."""
+class Hit:
+    """One found chunk; a higher score is nearer whatever the metric. `leg` is the place in the route of the leg that
+    found it: 0 is the newest generation's."""
 
     key: str
     id: str
@@ -393,6 +394,7 @@ class ChunkHit:
     score: float
     text: str
     fields_json: bytes
+    leg: int = 0
 
 
 @dataclass(frozen=True, slots=True)

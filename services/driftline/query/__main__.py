@@ -12,12 +12,12 @@ from driftline.core.control import ControlFollower, ControlView
 from driftline.core.health import Health
 from driftline.core.receipts import ReceiptTail
 from driftline.core.topics import CHANGES
-from driftline.query.cascade import WriteThrough
 from driftline.query.log import QueryLog
 from driftline.query.rpc import SERVICE, SearchRpc, register
 from driftline.query.search import Searcher
 from driftline.query.server import create_app
 from driftline.query.settings import QuerySettings
+from driftline.query.write_through import WriteThrough
 from driftline.web.auth import Keys
 from driftline.web.serve import serve, start_grpc, watch
 

@@ -10,6 +10,7 @@ import orjson
 from driftline.core import jsons
 from driftline.core.errors import DriftlineError, InvalidRequest
 from driftline.query import request as requests
+from driftline.query.answer import Answer
 from driftline.query.search import Searcher
 from driftline.web.auth import Keys
 from driftline.web.calls import authorize
@@ -41,20 +42,24 @@ def _body(r: Any, where: str = "") -> requests.SearchBody:
     return requests.parse(raw, where)
 
 
-def _response(answer: dict[str, Any]) -> search_pb2.SearchResponse:
+def _response(answer: Answer) -> search_pb2.SearchResponse:
     hits = [
         search_pb2.Hit(
-            id=h["id"], score=h["score"], version=h["version"], chunk=h["chunk"], text=h["text"],
-            fields_json=orjson.dumps(h.get("fields", {})),
+            id=hit.id,
+            score=hit.score,
+            version=hit.version,
+            chunk=hit.chunk,
+            text=hit.text,
+            fields_json=orjson.dumps(hit.fields or {}),
         )
-        for h in answer["hits"]
-    ]  # fmt: skip
+        for hit in answer.page.hits
+    ]
     return search_pb2.SearchResponse(
         hits=hits,
-        next_cursor=answer.get("next_cursor", ""),
-        took_ms=answer["took_ms"],
-        cached=answer["cached"],
-        explain_json=orjson.dumps(answer["explain"]).decode() if "explain" in answer else "",
+        next_cursor=answer.page.next_cursor,
+        took_ms=answer.took_ms,
+        cached=answer.cached,
+        explain_json="" if answer.explain is None else orjson.dumps(answer.explain).decode(),
     )
 
 

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-import orjson
 
 from driftline.core import keys, metrics
 from driftline.core.collections import Collection, check_tenant, named
 from driftline.core.control import ControlView
-from driftline.core.errors import InvalidRecord, InvalidRequest, NotFound, Unavailable
+from driftline.core.errors import InvalidRequest, NotFound, Unavailable
 from driftline.core.filters import Filter
 from driftline.core.ports import Cache, Embedder, VectorStore
 from driftline.core.receipts import ReceiptTail
 from driftline.core.records import (
-    Carry,
-    ChunkHit,
+    Hit,
     Leg,
     Matrix,
     Position,
@@ -32,27 +30,29 @@ from driftline.core.records import (
 )
 from driftline.core.values import check_id, shown
 from driftline.query import request as requests
-from driftline.query.cascade import Cascade, WriteThrough
+from driftline.query.answer import Answer, AnswerHit, Page
 from driftline.query.fills import Fills
 from driftline.query.log import QueryLog
 from driftline.query.request import SearchBody
 from driftline.query.settings import QuerySection
+from driftline.query.write_through import WriteThrough
 from driftline.retrieval import filters
+from driftline.retrieval.carry_over import CarryOver
 from driftline.retrieval.embeddings import CachedEncoder, directly
-from driftline.retrieval.generations import Found, GenerationSearch, Wanted
+from driftline.retrieval.engine import Engine, Found
+from driftline.retrieval.leg_search import Wanted
+from driftline.retrieval.legs import Query, Text, Vector
 
 
-@dataclass(slots=True)
-class Plan:
-    """A checked search against a collection."""
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A search that was checked against its collection."""
 
     body: SearchBody
     collection: Collection
     tenant: str
     filter: Filter | None
     offset: int
-    seconds: dict[str, float] = field(default_factory=dict)
-    notes: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +60,17 @@ class _Remembered:
     """What the cache holds for a search. An empty key: not to be cached. Queries are by space."""
 
     result_key: str
-    query_keys: Mapping[str, str]
     epoch: str
     result: bytes | None
     queries: Mapping[str, bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Like:
+    """A stored document, left out of the answer, and what is like it."""
+
+    key: str
+    query: Vector
 
 
 class Searcher:
@@ -87,37 +94,33 @@ class Searcher:
         self._settings = settings
         self._fills = Fills(cache)
         self._query_log = query_log
+        self._through = through
         ask = directly(embedder, Priority.SEARCH)
         keep = partial(self._fills.put, ttl_seconds=settings.embedding_ttl_seconds)
-        self._queries = CachedEncoder(ask, cache, "query", keys.query_embedding, keep)
-        documents = CachedEncoder(ask, cache, "rerank", keys.document_embedding, keep)
-        self._cascade = None if through is None else Cascade(documents, through)
-        self._generations = GenerationSearch(view, store)
+        self._engine = Engine(view, store, CachedEncoder(ask, cache, "query", keys.query_embedding, keep))
+        self._carry_over = CarryOver(store, CachedEncoder(ask, cache, "rerank", keys.document_embedding, keep))
 
-    def search(self, collection: str, body: SearchBody) -> dict[str, Any]:
+    def search(self, collection: str, body: SearchBody) -> Answer:
         """Raises InvalidRequest, NotFound and Unavailable."""
         begun = time.perf_counter()
-        plan = self._plan(collection, body)
+        checked = self._check(collection, body)
         self._wait(body)
-        remembered = self._look_up(plan)
-        answer = self._cached(remembered)
-        if answer is None:
-            answer = self._answer(plan, remembered)
+        remembered = self._look_up(checked)
+        page, found = self._kept(remembered), None
+        if page is None:
+            found = self._find(checked, remembered)
+            page = self._page(checked, found.hits)
             if remembered.result_key:
-                kept = orjson.dumps({"epoch": remembered.epoch, "answer": answer})
+                kept = page.to_bytes(remembered.epoch)
                 self._fills.put({remembered.result_key: kept}, self._settings.result_ttl_seconds)
-        else:
-            answer["cached"] = True
-        took = time.perf_counter() - begun
-        answer["took_ms"] = round(took * 1000, 3)
-        if body.explain:
-            answer["explain"] = self._explain(plan, answer)
         if self._query_log is not None and body.text is not None and body.offset == 0 and body.cursor is None:
-            self._query_log.offer(plan.collection, plan.tenant, body.text, [hit["id"] for hit in answer["hits"]])
+            self._query_log.offer(checked.collection, checked.tenant, body.text, [hit.id for hit in page.hits])
         kind = "text" if body.text is not None else "vector" if body.vector is not None else "document"
         metrics.SEARCHES.labels(collection, kind).inc()
+        took = time.perf_counter() - begun
         metrics.SEARCH_SECONDS.labels("total").observe(took)
-        return answer
+        explain = self._explain(checked, found) if body.explain and found is not None else None
+        return Answer(page, found is None, round(took * 1000, 3), explain)
 
     def close(self) -> None:
         self._fills.close()
@@ -128,7 +131,7 @@ class Searcher:
         target = known.target(known.complete, self._view.space(known.complete.space).dimension)
         return self._stored(known, target, check_tenant(known.definition, tenant), document_id, with_vectors=False)
 
-    def _plan(self, name: str, body: SearchBody) -> Plan:
+    def _check(self, name: str, body: SearchBody) -> Checked:
         collection = self._view.collection(name)
         definition = collection.definition
         if body.limit > self._settings.max_limit:
@@ -148,7 +151,7 @@ class Searcher:
             if wanted not in definition.fields:
                 detail = f"no field {shown(wanted)}; there are {named(definition.fields)}"
                 raise InvalidRequest("unknown_field", detail, "output_fields")
-        return Plan(body, collection, check_tenant(definition, body.tenant), filter_, offset)
+        return Checked(body, collection, check_tenant(definition, body.tenant), filter_, offset)
 
     def _wait(self, body: SearchBody) -> None:
         """Read your own write: return when the token's event is indexed.
@@ -169,18 +172,18 @@ class Searcher:
 
     # The caches
 
-    def _look_up(self, plan: Plan) -> _Remembered:
+    def _look_up(self, checked: Checked) -> _Remembered:
         """Ask Redis once for all that may be there: the answer, the query's embedding, the count of writes.
 
         An answer counts as long as the collection's epoch is the one it was made in: the count that index raises in
         Redis before it sends receipts, and what this process read from the receipts itself. A write is missed only
         if Redis lost the count and the receipts are late, both within the same moment.
         """
-        collection = plan.collection
+        collection = checked.collection
         epoch_key, result_key = keys.epoch(collection.uid), ""
-        if self._settings.result_ttl_seconds and not plan.body.explain:
-            result_key = keys.result(collection.uid, plan.tenant, requests.digest(plan.body), plan.offset)
-        query_keys = self._query_keys(plan)
+        if self._settings.result_ttl_seconds and not checked.body.explain:
+            result_key = keys.result(collection.uid, checked.tenant, requests.digest(checked.body), checked.offset)
+        query_keys = self._query_keys(checked)
         wanted = [*([epoch_key, result_key] if result_key else []), *query_keys.values()]
         found = dict(zip(wanted, self._cache.get_many(wanted), strict=True))
         shared, local = found.get(epoch_key), self._tail.epoch(collection.name)
@@ -188,117 +191,94 @@ class Searcher:
             result_key = ""
         route = ";".join(f"{leg.generation}.{leg.carry}.{leg.compensation}" for leg in collection.routes)
         return _Remembered(
-            result_key, query_keys, f"{(shared or b'').decode()};{local};{route}", found.get(result_key),
+            result_key, f"{(shared or b'').decode()};{local};{route}", found.get(result_key),
             {space: found.get(key) for space, key in query_keys.items()},
         )  # fmt: skip
 
-    def _query_keys(self, plan: Plan) -> dict[str, str]:
+    def _query_keys(self, checked: Checked) -> dict[str, str]:
         """Where the embeddings of a query text are cached, by space: of every space that has a live generation."""
-        text = plan.body.text
+        text = checked.body.text
         if text is None:
             return {}
-        spaces = [self._view.space(generation.space) for generation in plan.collection.generations]
+        spaces = [self._view.space(generation.space) for generation in checked.collection.generations]
         return {s.fingerprint: keys.query_embedding(s.fingerprint, s.query_prefix + text) for s in spaces}
 
     @staticmethod
-    def _cached(remembered: _Remembered) -> dict[str, Any] | None:
+    def _kept(remembered: _Remembered) -> Page | None:
         if not remembered.result_key:
             return None
-        kept = None if remembered.result is None else orjson.loads(remembered.result)
-        answer: dict[str, Any] | None = kept["answer"] if kept and kept["epoch"] == remembered.epoch else None
-        metrics.CACHE_REQUESTS.labels("result", "miss" if answer is None else "hit").inc()
-        return answer
+        page = Page.from_bytes(remembered.result, remembered.epoch)
+        metrics.CACHE_REQUESTS.labels("result", "miss" if page is None else "hit").inc()
+        return page
 
     # The search itself
 
-    def _answer(self, plan: Plan, remembered: _Remembered) -> dict[str, Any]:
-        body = plan.body
-        found = self._find(plan, remembered)
+    def _page(self, checked: Checked, hits: Sequence[Hit]) -> Page:
+        body, offset = checked.body, checked.offset
         if body.min_score is not None:
-            found = [hit for hit in found if hit.score >= body.min_score]
-        page = found[plan.offset : plan.offset + body.limit]
-        more = len(found) > plan.offset + body.limit
-        answer: dict[str, Any] = {"hits": [_hit(hit, body.output_fields) for hit in page], "cached": False}
-        if more and plan.offset + 2 * body.limit <= self._settings.max_window:
-            answer["next_cursor"] = requests.make_cursor(body, plan.offset + body.limit)
-        return answer
+            hits = [hit for hit in hits if hit.score >= body.min_score]
+        end = offset + body.limit
+        more = len(hits) > end and end + body.limit <= self._settings.max_window
+        return Page(
+            [AnswerHit.of(hit, body.output_fields) for hit in hits[offset:end]],
+            requests.make_cursor(body, end) if more else "",
+        )
 
-    def _find(self, plan: Plan, remembered: _Remembered) -> list[ChunkHit]:
-        body, collection = plan.body, plan.collection
+    def _find(self, checked: Checked, remembered: _Remembered) -> Found:
+        body, collection = checked.body, checked.collection
         wanted = Wanted(
-            max(plan.offset + body.limit + 1, body.rerank),
-            plan.tenant if collection.definition.tenancy else None,
-            plan.filter,
+            max(checked.offset + body.limit + 1, body.rerank),
+            checked.tenant if collection.definition.tenancy else None,
+            checked.filter,
             with_fields=body.output_fields != [],
             to_rerank=body.rerank > 0,
         )
+        legs: Sequence[Leg] = collection.routes
+        query: Query
         if body.text is not None:
-            found = self._by_text(plan, body.text, remembered, wanted)
-            metrics.SEARCH_SECONDS.labels("encode").observe(found.seconds["encode"])
+            query = Text(body.text, remembered.queries)
         elif body.vector is not None:
-            found = self._by_vector(collection, body.vector, wanted)
+            query, legs = self._given(collection, body.vector)
         else:
             assert body.document is not None
-            found = self._like_document(plan, body.document, wanted)
+            like = self._like(checked, body.document)
+            query, legs = like.query, (Leg(collection.complete.number),)
+            wanted = replace(wanted, exclude_key=like.key)
+        found = self._engine.search(collection, legs, query, wanted)
+        if body.text is not None:
+            metrics.SEARCH_SECONDS.labels("encode").observe(found.seconds["encode"])
         metrics.SEARCH_SECONDS.labels("store").observe(found.seconds["store"])
-        plan.seconds |= found.seconds
-        plan.notes |= {"chunks_read": found.chunks_read, "legs": found.legs}
-        return found.hits
+        return self._carried_over(checked, found, wanted) if body.rerank else found
 
-    def _by_text(self, plan: Plan, text: str, remembered: _Remembered, wanted: Wanted) -> Found:
-        collection = plan.collection
-        vectors: dict[str, Matrix] = {}
+    def _carried_over(self, checked: Checked, found: Found, wanted: Wanted) -> Found:
+        if self._through is None:
+            return found
+        begun = time.perf_counter()
+        found = self._carry_over.apply(found, wanted, checked.body.rerank)
+        self._through.offer(checked.collection, found.carried)
+        took = time.perf_counter() - begun
+        metrics.SEARCH_SECONDS.labels("rerank").observe(took)
+        return replace(found, seconds={**found.seconds, "rerank": took})
 
-        def encode(space: Space) -> Matrix:
-            vectors[space.fingerprint] = self._embed(space, text, remembered)
-            return vectors[space.fingerprint]
-
-        found = self._generations.search(collection, collection.routes, encode, wanted)
-        newest = self._view.space(collection.newest.space)
-        if plan.body.rerank and self._cascade is not None and newest.fingerprint in vectors:
-            begun = time.perf_counter()
-            query = vectors[newest.fingerprint]
-
-            def again(place: int, liked: Sequence[tuple[ChunkHit, int]], needed: int) -> list[ChunkHit]:
-                return self._generations.again(found, place, liked, replace(wanted, needed=needed))
-
-            plan.notes["reranked"] = self._cascade.rerank(collection, newest, query, found, plan.body.rerank, again)
-            plan.seconds["rerank"] = time.perf_counter() - begun
-            metrics.SEARCH_SECONDS.labels("rerank").observe(plan.seconds["rerank"])
-        return found
-
-    def _by_vector(self, collection: Collection, given: requests.VectorInput, wanted: Wanted) -> Found:
+    def _given(self, collection: Collection, given: requests.VectorInput) -> tuple[Vector, Sequence[Leg]]:
         """A vector of the newest space is carried to the older generations; one of an older live space, or of no
         named one, searches the generation that holds every document."""
         newest, complete = self._view.space(collection.newest.space), self._view.space(collection.complete.space)
         if given.space == newest.fingerprint != complete.fingerprint:
-            legs = tuple(
-                replace(leg, carry=Carry.MAPPED) if leg.compensation else leg for leg in collection.routes
-            )  # fmt: skip
-            vector = _given_vector(given, newest)
-            return self._generations.search(collection, legs, lambda _: vector, wanted)
-        vector = _given_vector(given, complete)
-        return self._generations.search(collection, (Leg(collection.complete.number),), lambda _: vector, wanted)
+            return Vector(_checked_vector(given, newest), newest.fingerprint), collection.routes
+        vector = Vector(_checked_vector(given, complete), complete.fingerprint)
+        return vector, (Leg(collection.complete.number),)
 
-    def _like_document(self, plan: Plan, document: str, wanted: Wanted) -> Found:
+    def _like(self, checked: Checked, document: str) -> _Like:
         """More like a stored document, among the generation that holds every document."""
-        complete = plan.collection.complete
+        complete = checked.collection.complete
         space = self._view.space(complete.space)
-        target = plan.collection.target(complete, space.dimension)
-        stored = self._stored(plan.collection, target, plan.tenant, document, with_vectors=True)
+        target = checked.collection.target(complete, space.dimension)
+        stored = self._stored(checked.collection, target, checked.tenant, document, with_vectors=True)
         mean = stored.vectors.mean(axis=0, keepdims=True)
         if space.normalized:
             mean = mean / max(float(np.linalg.norm(mean)), 1e-12)
-        vector = mean.astype(np.float32)
-        wanted = replace(wanted, exclude_key=stored.key)
-        return self._generations.search(plan.collection, (Leg(complete.number),), lambda _: vector, wanted)
-
-    def _embed(self, space: Space, text: str, remembered: _Remembered) -> Matrix:
-        held = remembered.queries.get(space.fingerprint)
-        (answer,) = self._queries.encode(space, [space.query_prefix + text], [held])
-        if isinstance(answer, InvalidRecord):
-            raise InvalidRequest(answer.reason, answer.detail, "text")
-        return answer[None]
+        return _Like(stored.key, Vector(mean.astype(np.float32), space.fingerprint))
 
     def _stored(
         self,
@@ -318,21 +298,23 @@ class Searcher:
             )
         return found[0]
 
-    def _explain(self, plan: Plan, answer: dict[str, Any]) -> dict[str, Any]:
-        space = self._view.space(plan.collection.newest.space)
-        return {
-            "collection_uid": plan.collection.uid,
-            "generation": plan.collection.newest.number,
+    def _explain(self, checked: Checked, found: Found) -> dict[str, Any]:
+        space = self._view.space(checked.collection.newest.space)
+        told = {
+            "collection_uid": checked.collection.uid,
+            "generation": checked.collection.newest.number,
             "space": space.fingerprint,
             "encoder": f"{space.encoder}@{space.encoder_version}",
-            "metric": plan.collection.definition.metric,
-            "cached": answer["cached"],
-            "milliseconds": {part: round(s * 1000, 3) for part, s in plan.seconds.items()},
-            **plan.notes,
+            "metric": checked.collection.definition.metric,
+            "cached": False,
+            "milliseconds": {part: round(s * 1000, 3) for part, s in found.seconds.items()},
+            "chunks_read": found.chunks_read,
+            "legs": [asdict(report) for report in found.legs],
         }
+        return told | {"reranked": len(found.carried)} if "rerank" in found.seconds else told
 
 
-def _given_vector(given: requests.VectorInput, space: Space) -> Matrix:
+def _checked_vector(given: requests.VectorInput, space: Space) -> Matrix:
     if given.space and given.space != space.fingerprint:
         raise InvalidRequest(
             "space_mismatch",
@@ -346,13 +328,3 @@ def _given_vector(given: requests.VectorInput, space: Space) -> Matrix:
             "vector.values",
         )
     return np.array([given.values], dtype=np.float32)
-
-
-def _hit(hit: ChunkHit, output_fields: list[str] | None) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "id": hit.id, "score": hit.score, "version": hit.version, "chunk": hit.chunk, "text": hit.text,
-    }  # fmt: skip
-    if output_fields != []:
-        fields = orjson.loads(hit.fields_json) if hit.fields_json else {}
-        body["fields"] = fields if output_fields is None else {n: fields[n] for n in output_fields if n in fields}
-    return body

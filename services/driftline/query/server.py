@@ -38,7 +38,7 @@ def create_app(settings: QuerySettings, keys: Keys, health: Health, searcher: Se
         """The nearest documents, best first."""
         body = requests.parse(await web.read_json(request))
         threads = pool if body.after is None else waiting
-        return web.json_response(await web.in_thread(threads, searcher.search, collection, body))
+        return web.json_response((await web.in_thread(threads, searcher.search, collection, body)).body())
 
     app.router.add_api_route(
         "/v1/collections/{collection}/search",
@@ -68,7 +68,7 @@ def create_app(settings: QuerySettings, keys: Keys, health: Health, searcher: Se
 
         def one(body: SearchBody) -> dict[str, Any]:
             try:
-                return searcher.search(collection, body)
+                return searcher.search(collection, body).body()
             except DriftlineError as error:
                 return {"problem": problem_of(error)}
 

@@ -49,6 +49,22 @@ def _directly(
     return embedder.embed(space.encoder, space.fingerprint, requests, priority)
 
 
+class Kept:
+    """What a process keeps of embeddings itself, for a `CachedEncoder`; it is emptied when it has `most` of them."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._items: dict[str, bytes] = {}
+
+    def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        return [self._items.get(key) for key in keys]
+
+    def put(self, items: Mapping[str, bytes]) -> None:
+        if len(self._items) + len(items) > self._most:
+            self._items = {}
+        self._items |= items
+
+
 class TextEncoder:
     """The vectors of texts, each text encoded once however often it is there. Thread-safe.
 
@@ -96,7 +112,7 @@ class CachedEncoder(TextEncoder):
     """
 
     def __init__(
-        self, ask: Ask, cache: Cache, name: str, key: KeyOf, keep: Keep, request_texts: int | None = None
+        self, ask: Ask, cache: Cache | Kept, name: str, key: KeyOf, keep: Keep, request_texts: int | None = None
     ) -> None:
         super().__init__(ask, request_texts)
         self._cache = cache

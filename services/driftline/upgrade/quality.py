@@ -5,36 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from driftline.core.collections import Collection
-from driftline.core.errors import InvalidRecord, NotFound
-from driftline.core.ports import Embedder
-from driftline.core.records import Leg, Matrix, Space
+from driftline.core.errors import InvalidRequest, NotFound
+from driftline.core.records import Leg
 from driftline.drift.quality import paired
+from driftline.retrieval.engine import Engine
 from driftline.retrieval.evaluation import ndcg
-from driftline.retrieval.generations import GenerationSearch, Wanted
-from driftline.upgrade.sample import LEAST_QUERIES, background_encoder
+from driftline.retrieval.leg_search import Wanted
+from driftline.retrieval.legs import Text
+from driftline.upgrade.sample import LEAST_QUERIES
 from driftline.upgrade.state import Estimate, ShadowQuery, UpgradeState, planned_route
 
 _DEPTH = 10
 
 
 class Judge:
-    """Runs shadow queries over any route, with the same search as the query service. Not thread-safe."""
+    """Runs shadow queries over any route, with the same search as the query service."""
 
-    def __init__(self, search: GenerationSearch, embedder: Embedder) -> None:
-        self._search = search
-        self._encoder = background_encoder(embedder)
-        self._vectors: dict[tuple[str, str], Matrix] = {}
-
-    def _encode(self, space: Space, text: str) -> Matrix:
-        key = (space.fingerprint, text)
-        if key not in self._vectors:
-            (vector,) = self._encoder.encode(space, [space.query_prefix + text])
-            if isinstance(vector, InvalidRecord):
-                raise NotFound("refused_query", "the encoder refuses a shadow query", "text")
-            if len(self._vectors) > 10_000:
-                self._vectors.clear()
-            self._vectors[key] = vector[None]
-        return self._vectors[key]
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
 
     def ndcg(self, collection: Collection, legs: Sequence[Leg], queries: Sequence[ShadowQuery]) -> list[float]:
         """nDCG@10 of each query. Raises Unavailable."""
@@ -47,7 +35,13 @@ class Judge:
 
     def _one(self, collection: Collection, legs: Sequence[Leg], query: ShadowQuery) -> list[str]:
         wanted = Wanted(_DEPTH, query.tenant if collection.definition.tenancy else None, with_fields=False)
-        found = self._search.search(collection, legs, lambda space: self._encode(space, query.text), wanted)
+        try:
+            found = self._engine.search(collection, legs, Text(query.text), wanted)
+        except NotFound:
+            raise
+        except InvalidRequest:
+            # A query that an encoder refuses finds nothing.
+            return []
         return [hit.id for hit in found.hits]
 
     def estimate(

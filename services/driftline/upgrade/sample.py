@@ -71,10 +71,6 @@ def fetch(store: VectorStore, target: StoreTarget, keys: Sequence[str]) -> list[
     return [document for part in parts for document in store.fetch(target, part, with_vectors=True)]
 
 
-def background_encoder(embedder: Embedder) -> TextEncoder:
-    return TextEncoder(directly(embedder, Priority.BACKGROUND), _REQUEST_TEXTS)
-
-
 def _accepted(encoder: TextEncoder, space: Space, texts: Sequence[str]) -> list[Matrix | None]:
     """The vector of each text, (dimension,), None of one that the model refuses. Raises Unavailable."""
     answers = encoder.encode(space, texts)
@@ -136,7 +132,7 @@ def build(texts: Texts, embedder: Embedder, old: Space, new: Space) -> Sample:
     documents = [*texts.judged, *texts.fitted]
     contents = [document.chunks[0] for document in documents]
     queries = [*(q.text for q in texts.shadow), *texts.fitted_queries]
-    encoder = background_encoder(embedder)
+    encoder = TextEncoder(directly(embedder, Priority.BACKGROUND), _REQUEST_TEXTS)
     new_documents = _accepted(encoder, new, [new.document_prefix + text for text in contents])
     new_queries = _accepted(encoder, new, [new.query_prefix + text for text in queries])
     old_queries = _accepted(encoder, old, [old.query_prefix + text for text in queries])

@@ -14,17 +14,21 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from driftline.core.control import ControlView
+from driftline.core.keys import query_embedding
 from driftline.core.ports import Embedder, VectorStore
-from driftline.core.records import Carry, Clock, Leg, StoreTarget, now_us
+from driftline.core.records import Carry, Clock, Leg, Priority, StoreTarget, now_us
 from driftline.core.worker import Worker
 from driftline.drift.monitor import overlap
-from driftline.retrieval.generations import GenerationSearch
+from driftline.retrieval.embeddings import CachedEncoder, Kept, directly
+from driftline.retrieval.engine import Engine
 from driftline.upgrade.monitor import Drift, look
 from driftline.upgrade.quality import Judge
 from driftline.upgrade.settings import UpgradeSection
 from driftline.upgrade.state import Estimate, UpgradeState
 
 log = logging.getLogger(__name__)
+# Embeddings of shadow queries, of all upgrades: each is searched for again with every look.
+_KEPT_QUERIES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +96,11 @@ class Watcher:
         self._recent = recent
         self._clock = clock
         self._beside = beside or InBackground()
-        self._search = GenerationSearch(view, store)
-        self._judge = Judge(self._search, embedder)
-        # One look at a time: the judge's vectors and the reader behind `recent` are of one thread.
+        kept = Kept(_KEPT_QUERIES)
+        ask = directly(embedder, Priority.BACKGROUND)
+        self._engine = Engine(view, store, CachedEncoder(ask, kept, "shadow", query_embedding, kept.put))
+        self._judge = Judge(self._engine)
+        # One look at a time: the reader behind `recent` is of one thread.
         self._one = threading.Lock()
 
     def estimate(self, state: UpgradeState) -> Seen:
@@ -130,7 +136,7 @@ class Watcher:
         if carry is None:
             return None
         old, new = self.targets(state)
-        compensation = self._search.compensation(state.compensation, old.space, new.space)
+        compensation = self._engine.compensation(state.compensation, old.space, new.space)
         found = look(self._store, old, new, compensation, self._recent(state.collection_uid))
         if found is None:
             return None

@@ -13,7 +13,7 @@ from driftline.core.errors import InvalidRecord, PartlyUnavailable, SpaceMismatc
 from driftline.core.filters import matches
 from driftline.core.ports import Guard
 from driftline.core.records import (
-    ChunkHit,
+    Hit,
     Matrix,
     StoredDocument,
     StoredVersion,
@@ -137,7 +137,7 @@ class MemoryStore:
                 del self._tombstones[key]
         return len(old)
 
-    def search(self, target: StoreTarget, query: VectorQuery) -> list[list[ChunkHit]]:
+    def search(self, target: StoreTarget, query: VectorQuery) -> list[list[Hit]]:
         self._usable(target)
         if query.vectors.shape[1] != target.dimension:
             raise SpaceMismatch(target.store, f"dimension {target.dimension}", f"dimension {query.vectors.shape[1]}")
@@ -164,9 +164,7 @@ class MemoryStore:
         )
 
     @staticmethod
-    def _nearest(
-        target: StoreTarget, vector: Matrix, rows: list[tuple[StoredDocument, int]], limit: int
-    ) -> list[ChunkHit]:
+    def _nearest(target: StoreTarget, vector: Matrix, rows: list[tuple[StoredDocument, int]], limit: int) -> list[Hit]:
         scored = []
         for document, i in rows:
             other = document.vectors[i]
@@ -178,9 +176,7 @@ class MemoryStore:
                     score /= float(np.linalg.norm(vector) * np.linalg.norm(other)) or 1.0
             scored.append((score, document, i))
         scored.sort(key=lambda s: (-s[0], s[1].key, s[2]))
-        return [
-            ChunkHit(d.key, d.id, d.version, i, score, d.chunks[i], d.fields_json) for score, d, i in scored[:limit]
-        ]
+        return [Hit(d.key, d.id, d.version, i, score, d.chunks[i], d.fields_json) for score, d, i in scored[:limit]]
 
     def fetch(self, target: StoreTarget, keys: Sequence[str], with_vectors: bool) -> list[StoredDocument]:
         del with_vectors

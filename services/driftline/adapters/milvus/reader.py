@@ -14,7 +14,7 @@ from driftline.adapters.milvus.filter import literal
 from driftline.adapters.milvus.rows import document_of, hit_of, merge_versions, parts, search_filter
 from driftline.adapters.store_rows import MAX_LIMIT, check_query, counts
 from driftline.core.errors import InvalidRequest, SpaceMismatch
-from driftline.core.records import ChunkHit, StoredDocument, StoredVersion, StoreTarget, VectorQuery
+from driftline.core.records import Hit, StoredDocument, StoredVersion, StoreTarget, VectorQuery
 from driftline.core.settings import MilvusSettings
 
 # Milvus answers at most 16,384 rows a query; measured best between 1,000 and 4,000.
@@ -61,11 +61,11 @@ class MilvusReader:
             "wait_visible", lambda c: self._read(c, target.store, ["-"], ["version"], timestamp), target.store
         )
 
-    def search(self, target: StoreTarget, query: VectorQuery) -> list[list[ChunkHit]]:
+    def search(self, target: StoreTarget, query: VectorQuery) -> list[list[Hit]]:
         if query.vectors.shape[1] != target.dimension:
             raise SpaceMismatch(target.store, f"dimension {target.dimension}", f"dimension {query.vectors.shape[1]}")
         check_query(query)
-        counted: list[list[ChunkHit]] = []
+        counted: list[list[Hit]] = []
         wider = query
         while True:
             found = self._found(target, wider)
@@ -80,7 +80,7 @@ class MilvusReader:
                 return [hits[: query.limit] for hits in counted]
             wider = replace(wider, limit=min(MAX_LIMIT, 2 * wider.limit))
 
-    def _found(self, target: StoreTarget, query: VectorQuery) -> list[list[ChunkHit]]:
+    def _found(self, target: StoreTarget, query: VectorQuery) -> list[list[Hit]]:
         plain = VectorQuery(np.eye(1, target.dimension, dtype=np.float32), 1, None, with_fields=False)
         found = self._calls.call(
             "search",
@@ -104,7 +104,7 @@ class MilvusReader:
             **self._limit,
         )
 
-    def _counted(self, target: StoreTarget, found: list[list[ChunkHit]], with_fields: bool) -> list[list[ChunkHit]]:
+    def _counted(self, target: StoreTarget, found: list[list[Hit]], with_fields: bool) -> list[list[Hit]]:
         """The hits whose rows count, see `counts`, with the fields of their documents, which the head row holds.
 
         Milvus has lost deletes in several ways (docs/decisions/0017-lost-deletes.md).

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from driftline.adapters.milvus.filter import expression, literal
-from driftline.core.records import ChunkHit, Removal, StoredDocument, StoredVersion, StoreTarget, VectorQuery, now_us
+from driftline.core.records import Hit, Removal, StoredDocument, StoredVersion, StoreTarget, VectorQuery, now_us
 
 _T = TypeVar("_T")
 # Of one write. A Milvus request may have 64 MiB, and a row of the longest strings and vectors about 330 KB.
@@ -89,8 +89,8 @@ def search_filter(query: VectorQuery) -> str:
     return " and ".join(terms)
 
 
-def hit_of(row: Mapping[str, Any], score: float) -> ChunkHit:
-    return ChunkHit(
+def hit_of(row: Mapping[str, Any], score: float) -> Hit:
+    return Hit(
         row["key"],
         row["id"],
         row["version"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,14 +11,19 @@ import pytest
 from driftline.adapters.memory import MemoryEmbedder, MemoryStore
 from driftline.core.collections import Collection
 from driftline.core.control import ControlView, collection_record, compensation_records, space_record
-from driftline.core.errors import Unavailable
-from driftline.core.records import Carry, Generation, Leg, Matrix, Space, StoredDocument, WritePlan, document_key
+from driftline.core.errors import InvalidRecord, InvalidRequest, Unavailable
+from driftline.core.keys import query_embedding
+from driftline.core.ports import EmbedAnswer
+from driftline.core.records import Carry, Generation, Leg, Space, StoredDocument, WritePlan, document_key
 from driftline.drift.affine import ScaledProcrustes
 from driftline.drift.base import Pairs
 from driftline.drift.calibration import Calibration
 from driftline.drift.selection import mixed
 from driftline.drift.stored import Compensation, identity_of, read
-from driftline.retrieval.generations import GenerationSearch, Wanted
+from driftline.retrieval.embeddings import CachedEncoder, Kept
+from driftline.retrieval.engine import Engine
+from driftline.retrieval.leg_search import Wanted
+from driftline.retrieval.legs import Query, Text, Vector
 from tests.build import a_collection, a_view
 
 OLD, NEW = MemoryEmbedder(48, "old"), MemoryEmbedder(64, "new")
@@ -51,8 +57,10 @@ class World:
         for record in compensation_records(self.id, content):
             self.view.apply(record.value)
         self.store = MemoryStore()
-        self.search = GenerationSearch(self.view, self.store)
         self.encoded: list[str] = []
+        self.refused = ""
+        cache = Kept(0)
+        self.queries = CachedEncoder(self.ask, cache, "query", query_embedding, cache.put)
         self.put(1, TITLES)
         self.put(2, TITLES[:backfilled])
 
@@ -65,16 +73,24 @@ class World:
         ]
         self.store.apply(target, WritePlan(tuple(documents)), lambda: 1.0)
 
-    def find(
-        self, text: str, needed: int = 10, legs: tuple[Leg, ...] | None = None, to_rerank: bool = False
-    ) -> list[tuple[str, float]]:  # fmt: skip
-        def encode(space: Space) -> Matrix:
-            self.encoded.append(space.encoder)
-            return (OLD if space.encoder == "old" else NEW)._one(text)[None]
+    def ask(self, space: Space, requests: Sequence[Sequence[str]]) -> list[EmbedAnswer]:
+        self.encoded.append(space.encoder)
+        if space.encoder == self.refused:
+            return [InvalidRecord("encode_failed", "refused", suspect=True) for _ in requests]
+        embedder = OLD if space.encoder == "old" else NEW
+        return embedder.embed(space.encoder, space.fingerprint, requests)
 
-        found = self.search.search(
-            self.collection, legs or self.collection.routes, encode, Wanted(needed, to_rerank=to_rerank)
-        )
+    def find(
+        self,
+        query: str | Query,
+        needed: int = 10,
+        legs: tuple[Leg, ...] | None = None,
+        to_rerank: bool = False,
+    ) -> list[tuple[str, float]]:
+        asked = Text(query) if isinstance(query, str) else query
+        wanted = Wanted(needed, to_rerank=to_rerank)
+        engine = Engine(self.view, self.store, self.queries)
+        found = engine.search(self.collection, legs or self.collection.routes, asked, wanted)
         self.legs = found.legs
         return [(hit.id, hit.score) for hit in found.hits[:needed]]
 
@@ -111,6 +127,28 @@ def test_an_ensemble_asks_both_encoders() -> None:
     assert sorted(w.encoded) == ["new", "old"]
 
 
+def test_a_vector_of_the_newest_space_is_carried_and_nothing_is_encoded() -> None:
+    w = World(Carry.OWN, Carry.OWN, backfilled=10)
+    for title in (TITLES[3], TITLES[70]):
+        assert w.find(Vector(NEW._one(title)[None], NEW.space.fingerprint))[0][0] == title
+    assert w.encoded == []
+
+
+def test_a_text_that_an_encoder_refuses_is_the_callers_fault() -> None:
+    w = World(Carry.OWN, Carry.ENSEMBLE)
+    w.refused = "new"
+    with pytest.raises(InvalidRequest) as caught:
+        w.find("red")
+    assert (caught.value.code, caught.value.field) == ("encode_failed", "text")
+
+
+def test_what_the_cache_said_of_a_query_is_not_asked_again() -> None:
+    w = World()
+    held = {OLD.space.fingerprint: OLD._one(TITLES[7]).tobytes()}
+    assert w.find(Text("anything", held), legs=(Leg(1),))[0][0] == TITLES[7]
+    assert w.encoded == []
+
+
 @pytest.mark.parametrize("carry", [Carry.OWN, Carry.MAPPED, Carry.ENSEMBLE])
 @pytest.mark.parametrize("backfilled", [0, 1, 100, len(TITLES) - 1, len(TITLES)])
 def test_every_document_is_found_once_at_every_moment_of_a_backfill(carry: Carry, backfilled: int) -> None:
@@ -119,8 +157,8 @@ def test_every_document_is_found_once_at_every_moment_of_a_backfill(carry: Carry
         found = w.find(text, needed=len(TITLES))
         assert len(found) == len({i for i, _ in found}) == len(TITLES)
         assert [s for _, s in found] == sorted((s for _, s in found), reverse=True)
-    assert sum(leg["merged"] for leg in w.legs) == len(TITLES)
-    assert w.legs[0]["merged"] == backfilled
+    assert sum(leg.merged for leg in w.legs) == len(TITLES)
+    assert w.legs[0].merged == backfilled
 
 
 def test_what_the_new_generation_holds_is_not_found_by_its_old_vectors() -> None:
@@ -128,8 +166,8 @@ def test_what_the_new_generation_holds_is_not_found_by_its_old_vectors() -> None
     w = World(Carry.OWN, Carry.OWN, backfilled=100)
     new_only = {i for i, _ in w.find("red wool big", needed=5)}
     assert len(new_only) == 5
-    merged_from_old = [leg for leg in w.legs if leg["generation"] == 1]
-    assert merged_from_old[0]["merged"] <= 5
+    merged_from_old = [leg for leg in w.legs if leg.generation == 1]
+    assert merged_from_old[0].merged <= 5
     # Titles 0..99 are in both: none of them may come in with its old score, which the calibration halves.
     scores = dict(w.find("red wool big", needed=len(TITLES)))
     for title in TITLES[:100]:
