@@ -15,6 +15,7 @@ import pytest
 
 from driftline.core.settings import KafkaSettings, MilvusSettings, RedisSettings, TritonSettings
 from driftline.local.stack import Options, Stack
+from tests.slow_start import SlowStart
 
 FULL = os.environ.get("DRIFTLINE_TEST_STACK", "") == "full"
 MODELS = ("hashing", "hashing-64", "minilm-l6-int8")
@@ -49,6 +50,22 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     started.up(options(), report=lambda _: None)
     yield started
     started.down()
+
+
+@pytest.fixture(scope="session")
+def second_start(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlowStart]:
+    """A second system, which begins to start as soon as the first one runs."""
+    del stack
+    begun = SlowStart(tmp_path_factory.mktemp("second"), options(models=("hashing",), kafka="embedded", supervise=True))
+    yield begun
+    begun.end()
+
+
+@pytest.fixture(autouse=True)
+def _begin_early(request: pytest.FixtureRequest) -> None:
+    """Three minutes of a tenth of the processor are no reason for the other tests to wait."""
+    if "stack" in request.fixturenames and any("second" in item.fixturenames for item in request.session.items):  # type: ignore[attr-defined]
+        request.getfixturevalue("second_start")
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,8 @@ And ready, only later, on a machine that is ten times slower.
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import signal
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,53 +18,17 @@ from driftline.local.processes import Process
 from driftline.local.stack import Stack
 from driftline.local.triton import shm_prefix
 from tests.client import until
-from tests.conftest import options
+from tests.slow_start import SlowStart
 
 SHARED_MEMORY = Path("/dev/shm")
 
 
-class Slowed:
-    """Everything of a system runs a tenth of the time: frozen for 180 ms, running for 20."""
-
-    def __init__(self, stack: Stack) -> None:
-        self._stack = stack
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Slowed:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._ended.is_set():
-            members = [member for process in list(self._stack.processes) for member in process.family()]
-            self._signal(members, signal.SIGSTOP)
-            time.sleep(0.18)
-            self._signal(members, signal.SIGCONT)
-            time.sleep(0.02)
-
-    @staticmethod
-    def _signal(members: list[psutil.Process], number: int) -> None:
-        for member in members:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.send_signal(number)
-
-
 @pytest.fixture(scope="module")
-def second(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def second(second_start: SlowStart) -> Iterator[Stack]:
     """A second system beside the session's, supervised, started on a tenth of the processor."""
-    del stack  # it runs
-    started = Stack(tmp_path_factory.mktemp("second"))
-    said: list[str] = []
-    with Slowed(started):
-        started.up(options(models=("hashing",), kafka="embedded", supervise=True), said.append)
-    print("\n".join(said))
-    yield started
-    started.down()
+    print("\n".join(second_start.wait()))
+    yield second_start.stack
+    second_start.stack.down()
 
 
 def listening(processes: list[Process]) -> dict[tuple[str, str, int], str]:

@@ -387,7 +387,7 @@ def test_what_is_searched_for_is_re_embedded_first() -> None:
         found = most_wanted(MemoryLogReader(world.log), world.now.uid)
         assert found[:2] == [document_key("", TITLES[99]), document_key("", TITLES[50])]
         assert most_wanted(MemoryLogReader(world.log), "another") == []
-        world.controller._demand = lambda uid: most_wanted(MemoryLogReader(world.log), uid)
+        world.controller._steps._demand = lambda uid: most_wanted(MemoryLogReader(world.log), uid)
         start(world)
         world.run_until("backfilling")
         world.controller.tick()

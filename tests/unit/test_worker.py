@@ -27,9 +27,9 @@ from driftline.core.health import Health, HealthServer, serve
 from driftline.core.receipts import ReceiptTail
 from driftline.core.worker import Worker, on_bug
 from driftline.index.housekeeping import Housekeeper
-from driftline.query.write_through import WriteThrough
 from driftline.query.fills import Fills
 from driftline.query.log import QueryLog
+from driftline.query.write_through import WriteThrough
 from driftline.upgrade.leader import Leader
 from driftline.upgrade.watcher import InBackground
 from driftline.web.serve import follow_health, watch
