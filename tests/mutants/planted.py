@@ -218,7 +218,7 @@ MUTANTS = (
         "keeps-no-unsettled",
         "fencing",
         "versions are forgotten before their write can be read back",
-        "driftline.index.stage:RecentVersions.settle",
+        "driftline.index.stage:RecentVersions.mark_visible",
         "if written > self.visible:",
         "if False:",
         (OWNERSHIP,),

@@ -157,7 +157,7 @@ def test_a_version_is_remembered_until_its_write_can_be_read_back() -> None:
     late = member.process([world.event(id, version) for id, version in recent.items()])
     # An older batch settles last, as one that waited long does; the newer one is not visible by that.
     for memory in member._recent.values():
-        memory.settle(0)
+        memory.mark_visible(0)
     assert [len(r) if isinstance(r, tuple) else r for r in member.process([world.event("d0", 3)]).results] == [0]
     assert settled(late) == [Outcome.SEARCHABLE] * 1_100
     assert world.held() == recent | {"first": 1}

@@ -69,7 +69,6 @@ def _incoming(record: Any, prefix: str) -> Incoming:
         record.key or b"",
         record.value,
         tuple((k, v or b"") for k, v in record.headers),
-        record.timestamp,
     )
 
 

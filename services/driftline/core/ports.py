@@ -12,7 +12,6 @@ from driftline.core.errors import InvalidRecord, Unavailable
 from driftline.core.records import (
     Hit,
     Incoming,
-    LogIncarnation,
     Matrix,
     Outgoing,
     Priority,
@@ -260,9 +259,3 @@ class Cache(Protocol):
     def increment(self, key: str) -> None: ...
 
     def healthy(self) -> bool: ...
-
-
-class LogFollower(Protocol):
-    """What `core.control` tells the services."""
-
-    def log(self, topic: str) -> LogIncarnation | None: ...

@@ -286,7 +286,6 @@ class Incoming:
     key: bytes
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
-    timestamp_ms: int = 0
 
     def size(self) -> int:
         return len(self.key) + len(self.value or b"")

@@ -40,8 +40,8 @@ class Calibration:
     def apply(self, scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
         values = np.asarray(scores, dtype=np.float64)
         mapped = np.interp(values, self.source, self.target)
-        mapped = np.where(values < self.source[0], self.target[0] + _slope(self, 0) * (values - self.source[0]), mapped)
-        above = self.target[-1] + _slope(self, -1) * (values - self.source[-1])
+        mapped = np.where(values < self.source[0], self.target[0] + _slope(self) * (values - self.source[0]), mapped)
+        above = self.target[-1] + _slope(self) * (values - self.source[-1])
         result: npt.NDArray[np.float64] = np.where(values > self.source[-1], above, mapped)
         return result
 
@@ -49,9 +49,8 @@ class Calibration:
 IDENTITY = Calibration((0.0, 1.0), (0.0, 1.0))
 
 
-def _slope(calibration: Calibration, end: int) -> float:
+def _slope(calibration: Calibration) -> float:
     """The mean slope over the whole map: the outermost segment alone rests on a handful of scores."""
-    del end
     run = calibration.source[-1] - calibration.source[0]
     return max((calibration.target[-1] - calibration.target[0]) / run, 1e-6)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -54,11 +54,6 @@ class MeanDrift(Compensator):
         if pairs.new.shape[1] != pairs.old.shape[1]:
             raise ValueError("mean drift needs spaces of the same dimension")
         return cls((pairs.new.astype(np.float64) - pairs.old).mean(axis=0))
-
-    @classmethod
-    def summed(cls, steps: Sequence[MeanDrift]) -> MeanDrift:
-        """The drift over several updates: the sum of the drifts of each step, as in the paper (equation 5)."""
-        return cls(np.sum([step.drift for step in steps], axis=0))
 
     def _map(self, queries: Wide) -> Wide:
         return queries - self.drift

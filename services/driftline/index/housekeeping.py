@@ -102,7 +102,7 @@ class Housekeeper:
     def _bring_in_line(self, due: _Due) -> bool:
         """Whether nothing is left to do."""
         try:
-            self.settle(due.collection)
+            self.make_or_drop(due.collection)
             if due.collection.retired and self._monotonic() - due.since < self._grace:
                 return False
             self.retire(due.collection)
@@ -118,7 +118,7 @@ class Housekeeper:
     def _target(self, collection: Collection, generation: Generation) -> StoreTarget:
         return collection.target(generation, self._view.space(generation.space).dimension)
 
-    def settle(self, collection: Collection) -> None:
+    def make_or_drop(self, collection: Collection) -> None:
         """Make the stores of live generations, drop those of a deleted collection. Raises Unavailable."""
         for generation in collection.generations:
             if collection.deleted:

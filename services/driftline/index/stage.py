@@ -68,7 +68,7 @@ class RecentVersions:
                 self._versions[key] = (version, timestamp)
                 self._versions.move_to_end(key)
 
-    def settle(self, timestamp: int) -> None:
+    def mark_visible(self, timestamp: int) -> None:
         """Writes up to `timestamp` are visible now."""
         with self._lock:
             self.visible = max(self.visible, timestamp)
@@ -290,7 +290,7 @@ class IndexStage:
         for target, recent, timestamp in written:
             if timestamp > recent.visible:
                 self._store.wait_visible(target, timestamp)
-                recent.settle(timestamp)
+                recent.mark_visible(timestamp)
         for uid in {target.collection_uid for target, _, _ in written}:
             self._cache.increment(keys.epoch(uid))
         searchable_at = self._clock()

@@ -64,7 +64,7 @@ class Backfill:
         That is when all that a whole pass found missing has arrived. A pass that finds nothing may never come: where
         documents change all the time, some are always on their way to the one generation and there in the other.
         """
-        self._settle()
+        self._note_arrivals()
         if self._missing is None and self._behind:
             if self._asked:
                 return False
@@ -107,7 +107,7 @@ class Backfill:
         room = self._window - len(self._asked)
         return min(room, int(self._allowance)) if self._per_second else room
 
-    def _settle(self) -> None:
+    def _note_arrivals(self) -> None:
         """Forget what is there by now, and what did not come in time: the next pass finds it again."""
         keys = list(self._asked)
         arrived = 0

@@ -37,7 +37,6 @@ class MemoryLog:
                     record.key,
                     record.value,
                     record.headers,
-                    now_us() // 1000,
                 )
             )
             return partition, offset
