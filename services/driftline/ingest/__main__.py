@@ -59,6 +59,7 @@ def run(settings: IngestSettings) -> int:
         TritonEmbedder(settings.triton),
         store,
         settings.milvus.prefix,
+        settings.ingest.create_wait_seconds,
     )
     readiness = watch(health, {"kafka": _kafka_check(settings)})
     rpc = IngestRpc(keys, view, acceptor, settings.ingest.max_wait_seconds)

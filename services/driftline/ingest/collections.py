@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from driftline.core.collections import Collection, parse_definition
 from driftline.core.control import ControlView, ControlWriter, collection_record, new_collection, space_record
-from driftline.core.errors import Conflict, InvalidRequest, NotLoaded
+from driftline.core.errors import Conflict, InvalidRequest, NotLoaded, PartlyUnavailable, Unavailable
 from driftline.core.ports import Embedder, VectorStore
-from driftline.core.records import Clock, now_us
+from driftline.core.records import Clock, StoreTarget, now_us
 from driftline.retrieval.embeddings import describe
+
+_LOOK_AGAIN_SECONDS = 0.1
 
 
 def as_json(collection: Collection, documents: int | None = None) -> dict[str, Any]:
@@ -37,6 +40,8 @@ def as_json(collection: Collection, documents: int | None = None) -> dict[str, A
 
 
 class Collections:
+    """`wait_seconds` is how long `create` waits at most until index has made the store."""
+
     def __init__(
         self,
         view: ControlView,
@@ -44,6 +49,7 @@ class Collections:
         embedder: Embedder,
         store: VectorStore,
         store_prefix: str,
+        wait_seconds: float = 0.0,
         clock: Clock = now_us,
         new_uid: Callable[[], str] = lambda: secrets.token_hex(5),
     ) -> None:
@@ -52,6 +58,7 @@ class Collections:
         self._embedder = embedder
         self._store = store
         self._prefix = store_prefix
+        self._wait_seconds = wait_seconds
         self._clock = clock
         self._new_uid = new_uid
 
@@ -76,7 +83,28 @@ class Collections:
         winner = self._view.collection(definition.name)
         if winner.uid != collection.uid:
             raise Conflict("collection_exists", f"collection {definition.name!r} was created by someone else just now")
+        self._wait_for_store(collection)
         return collection, True
+
+    def _wait_for_store(self, collection: Collection) -> None:
+        """Whoever creates a collection searches it next, and would be told that its store cannot be used yet.
+
+        It is created all the same where index or Milvus is away: what is written waits for them.
+        """
+        target = self._target(collection)
+        deadline = time.monotonic() + self._wait_seconds
+        while time.monotonic() < deadline:
+            try:
+                if self._store.count(target) is not None:
+                    return
+            except PartlyUnavailable:
+                pass  # there, and not loaded yet
+            except Unavailable:
+                return
+            time.sleep(_LOOK_AGAIN_SECONDS)
+
+    def _target(self, collection: Collection) -> StoreTarget:
+        return collection.target(collection.complete, self._view.space(collection.complete.space).dimension)
 
     def delete(self, name: str) -> None:
         """Raises NotFound. Index drops what it stored when it sees the record."""
@@ -85,6 +113,4 @@ class Collections:
 
     def count(self, collection: Collection) -> int:
         """Searchable documents; 0 while the store was not created yet."""
-        space = self._view.space(collection.complete.space)
-        target = collection.target(collection.complete, space.dimension)
-        return self._store.count(target) or 0
+        return self._store.count(self._target(collection)) or 0

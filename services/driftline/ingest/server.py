@@ -104,7 +104,8 @@ def _add_collections(app: FastAPI, keys: Keys, view: ControlView, collections: C
         responses=answers({200: "it exists, with this definition", 201: "created"}, 409, *BODY),
     )
     async def create_collection(name: str, request: Request) -> Response:
-        """Create a collection from its definition. The same definition again answers 200."""
+        """Create a collection from its definition; it can be searched when this answers, or soon after
+        `ingest.create_wait_seconds`. The same definition again answers 200."""
         raw = await web.read_json(request)
         if isinstance(raw, dict) and raw.setdefault("name", name) != name:
             raise InvalidRequest("invalid_definition", f"expected {name!r}, as in the path", "name")

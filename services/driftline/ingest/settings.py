@@ -29,6 +29,9 @@ class IngestSection(Section):
     max_line_bytes: int = Field(200_000, ge=1_000, description="longest line of a bulk request")
     max_bulks: int = Field(16, ge=1, le=1_000, description="bulk requests at once, of some MB each; more: 429")
     max_wait_seconds: float = Field(60.0, gt=0, le=600, description="longest wait=searchable")
+    create_wait_seconds: float = Field(
+        10.0, ge=0, le=60, description="longest wait of a creation of a collection until its store is made"
+    )
     sources_file: Path | None = Field(None, description="YAML file of sources (docs/sources.md)")
     sources_group: str = Field("driftline-sources", description="consumer groups of the sources: this, '.', the topic")
     source_pause_seconds: float = Field(
