@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -50,19 +51,21 @@ def _directly(
 
 
 class Kept:
-    """What a process keeps of embeddings itself, for a `CachedEncoder`; it is emptied when it has `most` of them."""
+    """What a process keeps of embeddings itself, for a `CachedEncoder`; emptied when it has `most`. Thread-safe."""
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._lock = threading.Lock()
         self._items: dict[str, bytes] = {}
 
     def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         return [self._items.get(key) for key in keys]
 
     def put(self, items: Mapping[str, bytes]) -> None:
-        if len(self._items) + len(items) > self._most:
-            self._items = {}
-        self._items |= items
+        with self._lock:
+            if len(self._items) + len(items) > self._most:
+                self._items.clear()
+            self._items.update(items)
 
 
 class TextEncoder:
