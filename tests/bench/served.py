@@ -86,7 +86,7 @@ class Change:
         return collection, accepted
 
     def read(self, when: str, rerank: int = 0) -> Reading:
-        run = run_queries(self.api, self.collection, self.queries, 100, rerank)
+        run = run_queries(self.api, self.collection, self.queries, 100, {"rerank": rerank}).found
         if rerank:
             # What was embedded is asked for half a second later, and takes the lane of backfills from there.
             time.sleep(10)

@@ -22,6 +22,7 @@ from driftline.cli.evaluate import read_qrels, read_queries, run_queries
 from driftline.local.stack import Stack
 from driftline.retrieval.evaluation import evaluate
 from tests.client import User, until
+from tests.e2e.test_service import run_cli
 
 ENCODER = "minilm-l6-int8"
 DOCUMENTS = int(os.environ.get("DRIFTLINE_PARITY_DOCUMENTS", "0"))
@@ -71,7 +72,7 @@ def test_scifact_through_the_service_is_as_good_as_the_encoder(stack: Stack, dat
         lines = [{"id": d["_id"], "fields": {"title": d["title"], "text": d["text"]}} for d in part]
         assert all(answer["state"] == "accepted" for answer in user.bulk(collection, lines))
     until(lambda: user.count(collection) == len(corpus), 900, every=2)
-    service = evaluate(run_queries(Api("query", stack.query_url), collection, queries, 100), qrels)
+    service = evaluate(run_queries(Api("query", stack.query_url), collection, queries, 100).found, qrels)
 
     model = stack.repository / ENCODER / "1"
     vectors = reference_vectors(model, [f"{d['title']} {d['text']}" for d in corpus])
@@ -86,3 +87,10 @@ def test_scifact_through_the_service_is_as_good_as_the_encoder(stack: Stack, dat
         print(f"{name:14}{service[name]:10.4f}{reference[name]:12.4f}")
     assert user.count(collection) == len(corpus)
     assert service["ndcg@10"] == pytest.approx(reference["ndcg@10"], abs=0.005)
+
+    ways = ("--way", "all={}", "--way", 'sure={"min_score": 0.5}')
+    print(run_cli(stack, "eval", collection, str(folder), *ways))
+    every, sure = orjson.loads(run_cli(stack, "eval", collection, str(folder), *ways, "--json"))
+    assert every["ndcg@10"] == pytest.approx(service["ndcg@10"], abs=0.002)
+    assert sure["ndcg@10"] < every["ndcg@10"]
+    assert sure["difference interval"][1] < 0

@@ -53,7 +53,8 @@ COMMANDS = {
     "eval": _Command(
         "evaluate",
         "evaluate",
-        "nDCG@10, recall@10, recall@100 and MRR of a collection that holds the dataset's corpus.",
+        "nDCG@10, recall@10, recall@100 and MRR of a collection that holds the dataset's corpus, of ways of searching "
+        "side by side.",
     ),
     "verify": _Command(
         "verify",

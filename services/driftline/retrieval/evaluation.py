@@ -27,17 +27,19 @@ def reciprocal_rank(ranked: Sequence[str], grades: Mapping[str, int]) -> float:
     return next((1 / (i + 1) for i, d in enumerate(ranked) if grades.get(d, 0) > 0), 0.0)
 
 
-def evaluate(run: Run, qrels: Qrels) -> dict[str, float]:
-    """Means over the judged queries; a query without an answer counts as 0."""
-    judged = [q for q, grades in qrels.items() if any(g > 0 for g in grades.values())]
-
-    def mean(values: list[float]) -> float:
-        return sum(values) / len(values) if values else 0.0
-
+def per_query(run: Run, qrels: Qrels) -> dict[str, list[float]]:
+    """Each measure of each judged query, in the order of `qrels`; a query without an answer counts as 0."""
+    judged = {q: grades for q, grades in qrels.items() if any(g > 0 for g in grades.values())}
     return {
-        "queries": float(len(judged)),
-        "ndcg@10": mean([ndcg(run.get(q, ()), qrels[q], 10) for q in judged]),
-        "recall@10": mean([recall(run.get(q, ()), qrels[q], 10) for q in judged]),
-        "recall@100": mean([recall(run.get(q, ()), qrels[q], 100) for q in judged]),
-        "mrr": mean([reciprocal_rank(run.get(q, ()), qrels[q]) for q in judged]),
+        "ndcg@10": [ndcg(run.get(q, ()), grades, 10) for q, grades in judged.items()],
+        "recall@10": [recall(run.get(q, ()), grades, 10) for q, grades in judged.items()],
+        "recall@100": [recall(run.get(q, ()), grades, 100) for q, grades in judged.items()],
+        "mrr": [reciprocal_rank(run.get(q, ()), grades) for q, grades in judged.items()],
     }
+
+
+def evaluate(run: Run, qrels: Qrels) -> dict[str, float]:
+    """Means of `per_query`, and over how many queries."""
+    measured = per_query(run, qrels)
+    queries = len(measured["ndcg@10"])
+    return {"queries": float(queries)} | {name: sum(v) / queries if queries else 0.0 for name, v in measured.items()}
