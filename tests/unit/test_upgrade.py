@@ -23,7 +23,7 @@ from driftline.upgrade.models import Models
 from driftline.upgrade.report import page
 from driftline.upgrade.sample import pseudo_query
 from driftline.upgrade.state import ShadowQuery, UpgradeState, read_state, route, wanted
-from driftline.upgrade.telling import describe
+from driftline.upgrade.view import UpgradeView, view_of
 from tests.build import a_change, a_collection, publish_change
 from tests.unit.upgrading import TITLES, WORDS, World, start
 
@@ -176,8 +176,8 @@ def test_a_complete_upgrade_is_told_as_whole_while_changes_are_between_their_two
     old = world.now.target(world.now.complete, 48).store
     monkeypatch.setattr(world.store, "count", lambda target: count(target) + 2 * (target.store == old))
     world.run_until("complete")
-    told = describe(world.state)
-    assert (told["fraction"], told["eta_seconds"]) == (1.0, None)
+    told = view_of(world.state)
+    assert (told.fraction, told.eta_seconds) == (1.0, None)
     assert world.state.curve[-1].fraction == 1.0
 
 
@@ -342,10 +342,12 @@ def test_the_state_survives_its_record_and_is_told(world: World) -> None:
     start(world)
     world.run_until("complete")
     assert read_state(world.state.record()) == world.state
-    told = describe(world.state)
+    told = view_of(world.state).model_dump(mode="json")
     assert (told["fraction"], told["shadow_queries"]) == (1.0, 30)
     assert "shadow" not in told
-    shown = page(told)
+    read = UpgradeView.model_validate(told)
+    assert read == view_of(world.state)
+    shown = page(read)
     assert "<svg" in shown
     assert "better" in shown
 

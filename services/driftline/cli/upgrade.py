@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -17,10 +18,10 @@ from driftline.cli.client import Api
 from driftline.cli.evaluate import read_qrels, read_queries
 from driftline.cli.files import FileError
 from driftline.cli.output import console, emit_json, fail, table
+from driftline.upgrade.view import UpgradeView
 
 app = typer.Typer(help="Change a collection's embedding model while it runs, and go back.", no_args_is_help=True)
 _Json = Annotated[bool, typer.Option("--json", help="print JSON")]
-_ENDED = ("finished", "rolled_back", "failed")
 
 
 @app.command()
@@ -58,25 +59,24 @@ def status(
         found = api.call("GET", "/v1/upgrades")["upgrades"]
         if as_json:
             emit_json(found)
-        else:
-            table(
-                ["collection", "to", "phase", "re-embedded"],
-                [(s["collection"], s["encoder"], _phase(s), f"{s['fraction']:.1%}") for s in found],
-            )
+            return
+        rows = [(u.collection, u.encoder, _phase(u), f"{u.fraction:.1%}") for u in map(_read, found)]
+        table(["collection", "to", "phase", "re-embedded"], rows)
         return
     path = f"/v1/upgrades/{collection}"
-    state = api.call("GET", path)
+    told = api.call("GET", path)
     if as_json:
-        emit_json(state)
+        emit_json(told)
         return
+    upgrade = _read(told)
     if not watch:
-        console.print(_view(state))
+        console.print(_shown(upgrade))
         return
-    with Live(_view(state), console=console, refresh_per_second=2) as live:
-        while state["phase"] not in (*_ENDED, "complete"):
+    with Live(_shown(upgrade), console=console, refresh_per_second=2) as live:
+        while not upgrade.ended and upgrade.phase != "complete":
             time.sleep(1)  # polling a server
-            state = api.call("GET", path)
-            live.update(_view(state))
+            upgrade = _read(api.call("GET", path))
+            live.update(_shown(upgrade))
 
 
 @app.command()
@@ -117,9 +117,9 @@ def report(
     """Write the upgrade as a page, with the curve as a plot."""
     from driftline.upgrade.report import page
 
-    state = Api("upgrade").call("GET", f"/v1/upgrades/{collection}")
+    upgrade = _read(Api("upgrade").call("GET", f"/v1/upgrades/{collection}"))
     file = output or Path(f"upgrade-{collection}.html")
-    file.write_text(page(state), encoding="utf-8")
+    file.write_text(page(upgrade), encoding="utf-8")
     console.print(f"written to {file}")
 
 
@@ -139,67 +139,77 @@ def _judged(folder: Path) -> list[dict[str, Any]]:
 
 
 def _command(collection: str, name: str) -> None:
-    console.print(_view(Api("upgrade").call("POST", f"/v1/upgrades/{collection}/{name}")))
+    console.print(_shown(_read(Api("upgrade").call("POST", f"/v1/upgrades/{collection}/{name}"))))
 
 
-def _phase(state: dict[str, Any]) -> str:
-    return str(state["phase"]).replace("_", " ") + (", paused" if state["paused"] else "")
+def _read(told: Any) -> UpgradeView:
+    """What the service tells of an upgrade. One of another version may tell it otherwise."""
+    try:
+        return UpgradeView.model_validate(told)
+    except ValidationError as error:
+        wrong = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
+        fail(f"the upgrade service tells of an upgrade otherwise than this version expects ({wrong}): try --json")
 
 
-def _served(state: dict[str, Any]) -> str:
+def _phase(upgrade: UpgradeView) -> str:
+    return str(upgrade.phase).replace("_", " ") + (", paused" if upgrade.paused else "")
+
+
+def _served(upgrade: UpgradeView) -> str:
     names = {"own": "own encoder", "mapped": "query carried over", "ensemble": "old and carried-over query"}
-    legs = [f"generation {leg['generation']} ({names[leg['carry']]})" for leg in state["route"]]
+    legs = [f"generation {leg.generation} ({names[leg.carry]})" for leg in upgrade.route]
     return " + ".join(legs) or "one generation, no upgrade running"
 
 
-def _view(state: dict[str, Any]) -> Group:
-    progress = state["progress"]
+def _shown(upgrade: UpgradeView) -> Group:
+    progress = upgrade.progress
     grid = Table.grid(padding=(0, 2))
-    grid.add_row("phase", Text(_phase(state), style="bold"))
-    grid.add_row("served", _served(state))
-    if state["fallback"]:
-        grid.add_row("fallen back", Text(state["fallback"], style="yellow"))
-    if state["reason"]:
-        grid.add_row("because", state["reason"])
-    grid.add_row("against doing nothing", _against(state))
-    if state["old_model"]:
-        grid.add_row("old model", state["old_model"])
-    if state["drift"]:
-        grid.add_row("drift", _drift(state))
-    grid.add_row("re-embedded", ProgressBar(total=1.0, completed=state["fraction"], width=40))
-    left = "-" if state["eta_seconds"] is None else f"about {_duration(state['eta_seconds'])} left"
-    counted = f"{progress['done']} of {progress['total']} documents ({state['fraction']:.1%})"
-    grid.add_row("", f"{counted}, {progress['per_second']:g}/s, {left}")
-    if progress["refused"]:
-        grid.add_row("refused", f"{progress['refused']} by the new encoder: `driftline dead-letters list` says why")
-    grid.add_row("cost so far", f"{state['encoded']} texts for the sample, {progress['done']} documents")
-    if state["phase"] == "complete":
-        grid.add_row("next", f"driftline upgrade finish {state['collection']}")
-    if state["phase"] not in _ENDED:
-        grid.add_row("to go back", f"driftline upgrade rollback {state['collection']}")
-    title = Text(f"{state['collection']}: to {state['encoder']}", style="bold")
+    grid.add_row("phase", Text(_phase(upgrade), style="bold"))
+    grid.add_row("served", _served(upgrade))
+    if upgrade.fallback:
+        grid.add_row("fallen back", Text(upgrade.fallback, style="yellow"))
+    if upgrade.reason:
+        grid.add_row("because", upgrade.reason)
+    grid.add_row("against doing nothing", _against(upgrade))
+    if upgrade.old_model:
+        grid.add_row("old model", upgrade.old_model)
+    if upgrade.drift:
+        grid.add_row("drift", _drift(upgrade))
+    grid.add_row("re-embedded", ProgressBar(total=1.0, completed=upgrade.fraction, width=40))
+    left = "-" if upgrade.eta_seconds is None else f"about {_duration(upgrade.eta_seconds)} left"
+    counted = f"{progress.done} of {progress.total} documents ({upgrade.fraction:.1%})"
+    grid.add_row("", f"{counted}, {progress.per_second:g}/s, {left}")
+    if progress.refused:
+        grid.add_row("refused", f"{progress.refused} by the new encoder: `driftline dead-letters list` says why")
+    grid.add_row("cost so far", f"{upgrade.encoded} texts for the sample, {progress.done} documents")
+    if upgrade.phase == "complete":
+        grid.add_row("next", f"driftline upgrade finish {upgrade.collection}")
+    if not upgrade.ended:
+        grid.add_row("to go back", f"driftline upgrade rollback {upgrade.collection}")
+    title = Text(f"{upgrade.collection}: to {upgrade.encoder}", style="bold")
     return Group(title, grid)
 
 
-def _against(state: dict[str, Any]) -> str:
-    if state["fallback"] and state["curve"]:
-        return f"the status quo itself is served: {state['curve'][-1]['status_quo']:.3f} nDCG@10"
-    if not state["curve"]:
+def _against(upgrade: UpgradeView) -> str:
+    last = upgrade.last
+    if last is None:
         return "not measured yet"
-    last = state["curve"][-1]
-    mean, low, high = last["difference"]
+    if upgrade.fallback:
+        return f"the status quo itself is served: {last.status_quo:.3f} nDCG@10"
+    mean, low, high = last.difference
     return (
-        f"{last['served']:.3f} against {last['status_quo']:.3f} nDCG@10, {mean:+.3f} [{low:+.3f}, {high:+.3f}] "
-        f"on {last['queries']} shadow queries"
+        f"{last.served:.3f} against {last.status_quo:.3f} nDCG@10, {mean:+.3f} [{low:+.3f}, {high:+.3f}] "
+        f"on {last.queries} shadow queries"
     )
 
 
-def _drift(state: dict[str, Any]) -> str:
-    drift = state["drift"]
-    again = f", fitted again {state['refits']} times" if state["refits"] else ""
+def _drift(upgrade: UpgradeView) -> str:
+    drift = upgrade.drift
+    assert drift is not None
+    again = f", fitted again {upgrade.refits} times" if upgrade.refits else ""
     return (
-        f"the map is off by {drift['residual']:.3f} on what was written last, by {drift['residual_of_fit']:.3f} when "
-        f"fitted; finds {drift['overlap'] or 0:.0%} of the old top 10{again}"
+        f"the map is off by {drift.residual:.3f} on what was written last, by {drift.residual_of_fit:.3f} when "
+        f"fitted; finds {drift.overlap or 0:.0%} of the old top 10{again}"
     )
 
 

@@ -36,7 +36,7 @@ from driftline.upgrade.state import (
     wanted,
 )
 from driftline.upgrade.steps import WATCHED, Steps
-from driftline.upgrade.telling import measure
+from driftline.upgrade.view import measure
 from driftline.upgrade.watcher import Watcher
 
 log = logging.getLogger(__name__)

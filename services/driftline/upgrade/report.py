@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
 from typing import Any
+
+from driftline.upgrade.state import Estimate
+from driftline.upgrade.view import UpgradeView
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _BOTTOM, _TOP = 760, 320, 52, 30, 40, 16
 _STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.25)
@@ -18,22 +21,21 @@ th { font-weight: 600; color: #5a6675; } .note { color: #5a6675; } code { font-s
 """
 
 
-def page(state: Mapping[str, Any]) -> str:
-    """`state` is what the API answers for an upgrade."""
-    title = f"{state['collection']}: to {state['encoder']}"
+def page(upgrade: UpgradeView) -> str:
+    title = f"{upgrade.collection}: to {upgrade.encoder}"
     parts = [
         f"<h1>{escape(title)}</h1>",
-        f"<p class='note'>upgrade {escape(str(state['id']))}, {_word(state['phase'])}"
-        f"{', paused' if state['paused'] else ''}; {_percent(state['fraction'])} re-embedded</p>",
-        _facts(state),
+        f"<p class='note'>upgrade {escape(str(upgrade.id))}, {_word(upgrade.phase)}"
+        f"{', paused' if upgrade.paused else ''}; {_percent(upgrade.fraction)} re-embedded</p>",
+        _facts(upgrade),
         "<h2>Quality while it was re-embedded</h2>",
-        _plot(state["curve"]),
+        _plot(upgrade.curve),
         "<p class='note'>nDCG@10 of the shadow queries, each made from a document that no map was fitted on. The band "
         "is the 95&nbsp;% interval of the difference to the status quo, put on top of it.</p>",
         "<h2>The ways of searching the older generation</h2>",
-        _candidates(state["fit"]),
+        _candidates(upgrade.fit),
         "<h2>When</h2>",
-        _table([(_word(phase), _time(at)) for phase, at in state["entered_us"].items()]),
+        _table([(_word(phase), _time(at)) for phase, at in upgrade.entered_us.items()]),
     ]
     return (
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(title)}</title>"
@@ -41,31 +43,30 @@ def page(state: Mapping[str, Any]) -> str:
     )
 
 
-def _facts(state: Mapping[str, Any]) -> str:
-    progress = state["progress"]
-    route = ", ".join(f"generation {leg['generation']} ({leg['carry']})" for leg in state["route"]) or "one generation"
+def _facts(upgrade: UpgradeView) -> str:
+    progress = upgrade.progress
+    route = ", ".join(f"generation {leg.generation} ({leg.carry})" for leg in upgrade.route) or "one generation"
     rows = [("served", route)]
-    if state["fallback"]:
-        rows.append(("fallen back", state["fallback"]))
-    if state["reason"]:
-        rows.append(("because", state["reason"]))
-    if state["curve"]:
-        last = state["curve"][-1]
-        mean, low, high = last["difference"]
+    if upgrade.fallback:
+        rows.append(("fallen back", upgrade.fallback))
+    if upgrade.reason:
+        rows.append(("because", upgrade.reason))
+    if upgrade.last is not None:
+        mean, low, high = upgrade.last.difference
         rows.append(
-            ("against doing nothing", f"{mean:+.4f} [{low:+.4f}, {high:+.4f}] nDCG@10, {last['queries']} queries")
+            ("against doing nothing", f"{mean:+.4f} [{low:+.4f}, {high:+.4f}] nDCG@10, {upgrade.last.queries} queries")
         )
-    rows.append(("documents", f"{progress['done']} of {progress['total']}, {progress['per_second']:g} per second"))
-    if progress["refused"]:
-        rows.append(("refused by the new encoder", f"{progress['refused']}: see the dead letters"))
-    rows.append(("cost beside the backfill", f"{state['encoded']} texts encoded for the sample"))
+    rows.append(("documents", f"{progress.done} of {progress.total}, {progress.per_second:g} per second"))
+    if progress.refused:
+        rows.append(("refused by the new encoder", f"{progress.refused}: see the dead letters"))
+    rows.append(("cost beside the backfill", f"{upgrade.encoded} texts encoded for the sample"))
     return _table(rows)
 
 
-def _plot(curve: Sequence[Mapping[str, Any]]) -> str:
+def _plot(curve: Sequence[Estimate]) -> str:
     if len(curve) < 2:
         return "<p class='note'>Two estimates make a curve; there are not that many yet.</p>"
-    values = [c[k] for c in curve for k in ("served", "status_quo")]
+    values = [value for c in curve for value in (c.served, c.status_quo)]
     low, high = max(0.0, min(values) - 0.03), min(1.0, max(values) + 0.05)
     step = next((s for s in _STEPS if (high - low) / s <= 5), _STEPS[-1])
     low, high = step * math.floor(low / step), step * math.ceil(high / step)
@@ -77,11 +78,11 @@ def _plot(curve: Sequence[Mapping[str, Any]]) -> str:
         share: float = (high - value) / max(high - low, 1e-9)
         return _TOP + share * (_HEIGHT - _TOP - _BOTTOM)
 
-    def line(name: str) -> str:
-        return " ".join(f"{x(c['fraction']):.1f},{y(c[name]):.1f}" for c in curve)
+    def line(values: Iterable[float]) -> str:
+        return " ".join(f"{x(c.fraction):.1f},{y(value):.1f}" for c, value in zip(curve, values, strict=True))
 
-    upper = [(x(c["fraction"]), y(min(high, c["status_quo"] + c["difference"][2]))) for c in curve]
-    lower = [(x(c["fraction"]), y(max(low, c["status_quo"] + c["difference"][1]))) for c in curve]
+    upper = [(x(c.fraction), y(min(high, c.status_quo + c.difference[2]))) for c in curve]
+    lower = [(x(c.fraction), y(max(low, c.status_quo + c.difference[1]))) for c in curve]
     band = " ".join(f"{a:.1f},{b:.1f}" for a, b in [*upper, *reversed(lower)])
     ticks = [low + step * i for i in range(round((high - low) / step) + 1)]
     grid = "".join(
@@ -92,17 +93,15 @@ def _plot(curve: Sequence[Mapping[str, Any]]) -> str:
     below = "".join(
         f"<text x='{x(f):.1f}' y='{_HEIGHT - 18}' text-anchor='middle'>{f:.0%}</text>" for f in (0, 0.25, 0.5, 0.75, 1)
     )
-    points = "".join(
-        f"<circle cx='{x(c['fraction']):.1f}' cy='{y(c['served']):.1f}' r='3.5' fill='#2f6fdf'/>" for c in curve
-    )
+    points = "".join(f"<circle cx='{x(c.fraction):.1f}' cy='{y(c.served):.1f}' r='3.5' fill='#2f6fdf'/>" for c in curve)
     return (
         "<svg xmlns='http://www.w3.org/2000/svg' font-family='system-ui, sans-serif' "
         f"viewBox='0 0 {_WIDTH} {_HEIGHT}' width='100%' font-size='12' fill='#5a6675' role='img' "
         f"aria-label='nDCG@10 over the re-embedded share'>{grid}{below}"
         f"<polygon points='{band}' fill='#2f6fdf' fill-opacity='0.13'/>"
-        f"<polyline points='{line('status_quo')}' fill='none' stroke='#8a94a1' stroke-width='2' "
+        f"<polyline points='{line(c.status_quo for c in curve)}' fill='none' stroke='#8a94a1' stroke-width='2' "
         "stroke-dasharray='6 4'/>"
-        f"<polyline points='{line('served')}' fill='none' stroke='#2f6fdf' stroke-width='2.5'/>{points}"
+        f"<polyline points='{line(c.served for c in curve)}' fill='none' stroke='#2f6fdf' stroke-width='2.5'/>{points}"
         f"<text x='{_LEFT + 12}' y='{_TOP + 12}' fill='#2f6fdf'>served</text>"
         f"<text x='{_LEFT + 72}' y='{_TOP + 12}'>status quo (dashed)</text>"
         f"<text x='{(_LEFT + _WIDTH) / 2:.0f}' y='{_HEIGHT - 2}' text-anchor='middle'>re-embedded</text></svg>"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, Response
@@ -15,8 +15,8 @@ from driftline.upgrade.controller import Controller
 from driftline.upgrade.report import page
 from driftline.upgrade.sample import LEAST_QUERIES
 from driftline.upgrade.settings import UpgradeSettings
-from driftline.upgrade.state import ShadowQuery
-from driftline.upgrade.telling import describe
+from driftline.upgrade.state import ShadowQuery, UpgradeState
+from driftline.upgrade.view import view_of
 from driftline.web import app as web
 from driftline.web.auth import Keys
 from driftline.web.openapi import BODY, answers, json_body
@@ -50,6 +50,10 @@ class StartBody(BaseModel):
         return value
 
 
+def _body(state: UpgradeState) -> dict[str, Any]:
+    return view_of(state).model_dump(mode="json")
+
+
 def create_app(settings: UpgradeSettings, keys: Keys, health: Health, controller: Controller) -> FastAPI:
     app = web.create("Driftline upgrade", _DESCRIPTION, health, settings.http)
     path = "/v1/upgrades/{collection}"
@@ -68,17 +72,17 @@ def create_app(settings: UpgradeSettings, keys: Keys, health: Health, controller
         body = validated(StartBody, await web.read_json(request), "invalid_upgrade")
         options = body.model_dump(exclude={"encoder", "queries"}, exclude_none=True)
         state = await run_in_threadpool(controller.start, collection, body.encoder, options, body.queries)
-        return web.json_response(describe(state), 201)
+        return web.json_response(_body(state), 201)
 
     @app.get("/v1/upgrades", tags=["upgrades"], dependencies=[web.require(keys, "search")], responses=answers({}))
     def list_upgrades() -> Response:
         """The last upgrade of every collection."""
-        return web.json_response({"upgrades": [describe(state) for state in controller.states()]})
+        return web.json_response({"upgrades": [_body(state) for state in controller.states()]})
 
     @app.get(path, tags=["upgrades"], dependencies=[web.require(keys, "search")], responses=answers({}, 404))
     def show(collection: str) -> Response:
         """What is served, how good it is against doing nothing, what it has cost, and how long it takes."""
-        return web.json_response(describe(controller.state(collection)))
+        return web.json_response(_body(controller.state(collection)))
 
     @app.get(
         path + "/report",
@@ -89,21 +93,21 @@ def create_app(settings: UpgradeSettings, keys: Keys, health: Health, controller
     )
     def report(collection: str) -> Response:
         """The upgrade as a page, with the curve as a plot."""
-        return HTMLResponse(page(describe(controller.state(collection))))
+        return HTMLResponse(page(view_of(controller.state(collection))))
 
     @app.post(path + "/pause", tags=["upgrades"], dependencies=[web.require(keys, "admin")], responses=changed)
     def pause(collection: str) -> Response:
         """Stop the backfill where it is. What is served stays as it is."""
-        return web.json_response(describe(controller.pause(collection, True)))
+        return web.json_response(_body(controller.pause(collection, True)))
 
     @app.post(path + "/resume", tags=["upgrades"], dependencies=[web.require(keys, "admin")], responses=changed)
     def resume(collection: str) -> Response:
-        return web.json_response(describe(controller.pause(collection, False)))
+        return web.json_response(_body(controller.pause(collection, False)))
 
     @app.post(path + "/rollback", tags=["upgrades"], dependencies=[web.require(keys, "admin")], responses=changed)
     def rollback(collection: str) -> Response:
         """Serve the older generation again, at once, and drop the new one."""
-        return web.json_response(describe(controller.rollback(collection)))
+        return web.json_response(_body(controller.rollback(collection)))
 
     @app.post(path + "/finish", tags=["upgrades"], dependencies=[web.require(keys, "admin")], responses=changed)
     def finish(
@@ -111,6 +115,6 @@ def create_app(settings: UpgradeSettings, keys: Keys, health: Health, controller
         force: Annotated[bool, Query(description="also when the shadow queries find it worse")] = False,
     ) -> Response:
         """Drop the older generation. There is no way back afterwards."""
-        return web.json_response(describe(controller.finish(collection, force)))
+        return web.json_response(_body(controller.finish(collection, force)))
 
     return app
