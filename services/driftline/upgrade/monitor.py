@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from driftline.core import codec
 from driftline.core.errors import InvalidRecord
@@ -16,27 +15,10 @@ from driftline.core.topics import DOCUMENTS
 from driftline.drift.base import unit
 from driftline.drift.monitor import Baseline, residual, shift
 from driftline.drift.stored import Compensation
+from driftline.upgrade.state import Drift
 
 _LOOKED_AT = 200
 _LEAST = 20
-
-
-class Drift(BaseModel):
-    """How far today is from the fit sample; `documents` counts what was looked at. `overlap` is the share of the old
-    encoder's ten best hits in the old generation that the carried-over shadow queries find there too."""
-
-    model_config = ConfigDict(frozen=True)
-
-    documents: int
-    residual: float
-    residual_of_fit: float
-    shift: float
-    overlap: float | None = None
-
-    @property
-    def drifted(self) -> bool:
-        """The residual is half as large again as it was on held-out pairs, and more than noise."""
-        return self.residual > 1.5 * self.residual_of_fit + 0.02
 
 
 def recent_documents(reader: LogReader, collection_uid: str) -> list[str]:

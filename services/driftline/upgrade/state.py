@@ -15,7 +15,6 @@ from driftline.core import jsons
 from driftline.core.collections import Collection
 from driftline.core.errors import InvalidRequest
 from driftline.core.records import Carry, Generation, Leg, UpgradeRecord
-from driftline.upgrade.monitor import Drift
 
 Phase = Literal[
     "registered", "sampling", "fitted", "serving", "backfilling", "complete", "finished", "rolled_back", "failed"
@@ -51,6 +50,22 @@ class Estimate(_Model):
     status_quo: float
     new_only: float | None = None
     difference: tuple[float, float, float]
+
+
+class Drift(_Model):
+    """How far today is from the fit sample; `documents` counts what was looked at. `overlap` is the share of the old
+    encoder's ten best hits in the old generation that the carried-over shadow queries find there too."""
+
+    documents: int
+    residual: float
+    residual_of_fit: float
+    shift: float
+    overlap: float | None = None
+
+    @property
+    def drifted(self) -> bool:
+        """The residual is half as large again as it was on held-out pairs, and more than noise."""
+        return self.residual > 1.5 * self.residual_of_fit + 0.02
 
 
 class Progress(_Model):

@@ -21,10 +21,10 @@ from driftline.core.worker import Worker
 from driftline.drift.monitor import overlap
 from driftline.retrieval.embeddings import CachedEncoder, Kept, directly
 from driftline.retrieval.engine import Engine
-from driftline.upgrade.monitor import Drift, look
+from driftline.upgrade.monitor import look
 from driftline.upgrade.quality import Judge
 from driftline.upgrade.settings import UpgradeSection
-from driftline.upgrade.state import Estimate, UpgradeState
+from driftline.upgrade.state import Drift, Estimate, UpgradeState
 
 log = logging.getLogger(__name__)
 # Embeddings of shadow queries, of all upgrades: each is searched for again with every look.
