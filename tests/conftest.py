@@ -49,7 +49,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     started = Stack(tmp_path_factory.mktemp("stack"))
     started.up(options(), report=lambda _: None)
     yield started
-    started.down()
+    started.down(report=print)
 
 
 @pytest.fixture(scope="session")

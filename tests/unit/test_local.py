@@ -41,6 +41,19 @@ def ready_when(process: Process, text: str) -> bool:
     return text in process.tail()
 
 
+# Stopping
+
+
+def test_what_does_not_end_by_itself_is_killed_and_named(tmp_path: Path) -> None:
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True)\n" + SLEEP
+    first = a_process(tmp_path, deaf)
+    wait_until(first, lambda: ready_when(first, "ready"), PATIENCE)
+    assert stop([first], 0.5) == [first.name]
+    assert not first.running()
+    second = a_process(tmp_path, SLEEP)
+    assert stop([second], 10) == []
+
+
 # Waiting
 
 

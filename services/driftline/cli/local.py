@@ -123,7 +123,7 @@ def up(
 def down() -> None:
     """Stop the local system: services first, then what they stand on."""
     stack = Stack(home())
-    stack.down()
+    stack.down(report=lambda text: console.print(f"[yellow]note[/] {text}"))
     console.print(f"Driftline is down. What Milvus holds is kept; delete {stack.home} to start from nothing.")
     for note in stack.notes:
         console.print(f"[yellow]note[/] {note}")

@@ -214,26 +214,30 @@ def answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def stop(processes: Sequence[Process], grace_seconds: float) -> None:
+def stop(processes: Sequence[Process], grace_seconds: float) -> list[str]:
     """SIGTERM all, wait together for them and their children, SIGKILL what is left, and clean up after them.
 
-    A child that leads a session of its own is not touched: it is a part in its own right, that the supervisor started.
+    Returns the names of those that had to be killed, or a child of theirs. A child that leads a session of its own is
+    not touched: it is a part in its own right, that the supervisor started.
     """
-    families = [member for process in processes for member in process.family()]
+    families = {process.name: process.family() for process in processes}
+    members = [member for family in families.values() for member in family]
     for process in processes:
         # Also one that is frozen must hear it.
         process.signal(signal.SIGCONT)
         process.signal(signal.SIGTERM)
     deadline = time.monotonic() + grace_seconds
-    while time.monotonic() < deadline and any(_alive(member) for member in families):
+    while time.monotonic() < deadline and any(_alive(member) for member in members):
         reap()
         time.sleep(0.05)  # not all are children of ours that could be waited for
-    for member in families:
+    killed = [name for name, family in families.items() if any(_alive(member) for member in family)]
+    for member in members:
         _kill(member)
     for process in processes:
         process.clean()
     deadline = time.monotonic() + 5
-    while time.monotonic() < deadline and any(_alive(member) for member in families):
+    while time.monotonic() < deadline and any(_alive(member) for member in members):
         reap()
         time.sleep(0.02)
     reap()
+    return killed

@@ -305,15 +305,18 @@ class Stack:
         process.signal(number)
         return process
 
-    def down(self, grace_seconds: float = 30.0) -> None:
-        """The supervisor first, then the services, then what they stand on. Idempotent."""
+    def down(self, grace_seconds: float = 30.0, report: Report = _quiet) -> None:
+        """The supervisor first, then the services, then what they stand on. Idempotent; `report` is told of what had to
+        be killed."""
         if self._state.supervisor is not None:
             stop([self._state.supervisor], 10)
             # It may have started parts again since this was read.
             self._state = states.load(self.home)
         services = [p for p in self.processes if is_service(p)]
-        stop(services, grace_seconds)
-        stop([p for p in self.processes if p not in services], grace_seconds)
+        killed = stop(services, grace_seconds)
+        killed += stop([p for p in self.processes if p not in services], grace_seconds)
+        for name in killed:
+            report(f"{name} did not end within {grace_seconds:g} s and was killed")
         self._state.processes, self._state.supervisor, self._state.restarts = [], None, {}
         self._save()
 
