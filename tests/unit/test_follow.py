@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from types import SimpleNamespace
 
 import pytest
 
+from driftline.adapters.kafka import KafkaLogReader
 from driftline.adapters.memory import MemoryLog, MemoryLogReader, MemoryPublisher
 from driftline.core import follow
 from driftline.core.errors import Unavailable
 from driftline.core.follow import Follower, read_to_end
 from driftline.core.records import Incoming, Outgoing
+from driftline.core.settings import KafkaSettings
 
 
 class Frozen(MemoryLogReader):
@@ -90,3 +93,10 @@ def test_a_follower_starts_at_the_end_of_what_there_was_and_goes_on_after_an_out
     assert all_of_it.wait(30)
     follower.close()
     assert sorted(taken) == list(range(10)), "no record twice"
+
+
+def test_a_position_that_the_broker_does_not_tell_is_before_every_end() -> None:
+    """kafka-python gives None, which has no order: the follower's thread, and so the process, would end."""
+    reader = KafkaLogReader(KafkaSettings())
+    reader._consumer = SimpleNamespace(position=lambda partition, timeout_ms: None)
+    assert reader.position(("control", 0)) == -1

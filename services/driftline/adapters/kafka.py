@@ -368,8 +368,11 @@ class KafkaLogReader:
 
     def position(self, partition: tuple[str, int]) -> int:
         topic, number = partition
-        offset: int = self._guarded(lambda c: c.position(TopicPartition(self._prefix + topic, number)))
-        return offset
+        # It asks the broker where an offset that is gone leaves off, and knows nothing until that is answered.
+        offset: int | None = self._guarded(
+            lambda c: c.position(TopicPartition(self._prefix + topic, number), timeout_ms=1_000)
+        )
+        return -1 if offset is None else offset
 
     def poll(self, max_records: int, timeout_seconds: float) -> list[Incoming]:
         polled = self._guarded(lambda c: c.poll(timeout_ms=int(timeout_seconds * 1000), max_records=max_records))

@@ -99,7 +99,8 @@ class LogReader(Protocol):
         ...
 
     def position(self, partition: TopicPartition) -> int:
-        """Where an assigned partition is read from next: every record before it was given, or is gone."""
+        """Where an assigned partition is read from next: every record before it was given, or is gone. -1 while the
+        broker does not say."""
         ...
 
     def poll(self, max_records: int, timeout_seconds: float) -> list[Incoming]: ...
