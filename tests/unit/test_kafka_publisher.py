@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -55,3 +56,24 @@ def test_a_producer_with_unsent_records_is_ended_and_sends_them_never(silent: in
         time.sleep(0.01)
     assert not producer._sender.is_alive()
     assert not producer._accumulator.has_incomplete
+
+
+def test_a_broker_that_was_away_is_tried_again_soon_after_it_is_back() -> None:
+    """By default a client that failed for nine seconds waits twenty-four more: an outage lasts that much longer."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    publisher = KafkaPublisher(KafkaSettings(bootstrap_servers=f"127.0.0.1:{port}"))
+    publisher._config["bootstrap_timeout_ms"] = 13_000
+
+    def publish() -> None:
+        with pytest.raises(Unavailable):
+            publisher.publish([Outgoing("t", b"k", b"v", 0)], 1)
+
+    publishing = threading.Thread(target=publish)
+    publishing.start()
+    time.sleep(9)
+    with socket.create_server(("127.0.0.1", port)) as back:
+        back.settimeout(12)
+        taken, _ = back.accept()
+        taken.close()
+    publishing.join()

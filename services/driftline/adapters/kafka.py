@@ -25,6 +25,7 @@ from driftline.core.settings import KafkaSettings, read_secret
 from driftline.core.topics import DEAD_LETTERS
 
 log = logging.getLogger(__name__)
+_LONGEST_BACKOFF_MS = 2_000
 
 read_any_header_keys()
 
@@ -44,6 +45,9 @@ def client_config(settings: KafkaSettings) -> dict[str, Any]:
         "bootstrap_servers": settings.bootstrap_servers.split(","),
         "security_protocol": settings.security_protocol,
         "client_id": "driftline",
+        # By default a client waits up to 30 s before it tries a broker again: after an outage of half a minute that is
+        # how much longer it lasts. With this everything goes on within some seconds of its end.
+        "reconnect_backoff_max_ms": _LONGEST_BACKOFF_MS,
     }
     if settings.ssl_cafile is not None:
         config["ssl_cafile"] = str(settings.ssl_cafile)
