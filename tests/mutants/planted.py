@@ -18,6 +18,7 @@ RUNNER = "tests/unit/test_runner.py"
 OWNERSHIP = "tests/unit/test_ownership.py"
 MERGE = "tests/unit/test_merge.py"
 LOGS = "tests/unit/test_logs_anew.py"
+EMBEDDINGS = "tests/unit/test_embeddings.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +267,7 @@ MUTANTS = (
         "driftline.retrieval.embeddings:TextEncoder._encode",
         "answers.update(zip(request, answer, strict=True))",
         "answers.update((text, answer[0]) for text in request)",
-        (PIPELINE,),
+        (EMBEDDINGS,),
     ),
     Mutant(
         "offsets-as-versions",
@@ -282,7 +283,7 @@ MUTANTS = (
         "incarnations",
         "a log made anew while a clock is behind does not outrank its former life",
         "driftline.core.provision:register_log",
-        "known.base_version + 1 if known else 0",
+        "known.base_version + _EVENTS_OF_A_LIFE if known else 0",
         "0",
         (LOGS,),
     ),
