@@ -23,7 +23,6 @@ from driftline.core.errors import NotLoaded
 from driftline.core.records import (
     ChangeEvent,
     LogIncarnation,
-    Matrix,
     NamedVectors,
     Operation,
     Outgoing,
@@ -37,6 +36,7 @@ from driftline.core.records import (
     record_key,
 )
 from driftline.core.topics import CHANGES
+from driftline.core.vectors import Matrix
 
 BASE = 1_700_000_000_000_000
 

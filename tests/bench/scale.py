@@ -26,10 +26,11 @@ from driftline.core import codec
 from driftline.core.control import ControlFollower, ControlView, collection_record, space_record
 from driftline.core.health import Health
 from driftline.core.provision import ensure_topics, register_changes
-from driftline.core.records import Matrix, Outgoing, Priority, record_key
+from driftline.core.records import Outgoing, Priority, record_key
 from driftline.core.runner import Runner
 from driftline.core.settings import KafkaSettings, RunnerSettings
 from driftline.core.topics import CHANGES, VECTORS
+from driftline.core.vectors import Matrix
 from driftline.encode.settings import EncodeSection
 from driftline.encode.stage import Change, EncodeStage, decode
 from driftline.local import servers

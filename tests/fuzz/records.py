@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from driftline.adapters.memory import MemoryEmbedder
 from driftline.core import codec, control_codec
 from driftline.core.control import ControlView, collection_record
 from driftline.core.errors import InvalidRecord, Unavailable
@@ -205,7 +206,7 @@ def run_control(content: bytes) -> str:
     for collection in view.collections():
         for leg in collection.routes:
             collection.generation(leg.generation)
-        collection.target(collection.newest, 8), collection.complete, collection.unused_number
+        collection.target(collection.newest, MemoryEmbedder(8).space), collection.complete, collection.unused_number
         again = ControlView()
         again.apply(collection_record(collection).value)
         assert again.collections() == [collection]

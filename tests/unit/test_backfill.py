@@ -24,7 +24,7 @@ class Stores:
         second = Generation(2, "default", "f" * 32, "test_things_u1_2")
         collection = replace(base, generations=(*base.generations, second))
         self.store, self.log = MemoryStore(), MemoryLog()
-        self.old, self.new = (collection.target(g, 8) for g in collection.generations)
+        self.old, self.new = (collection.target(g, SPACE) for g in collection.generations)
         for target in (self.old, self.new):
             self.store.ensure(target)
         for i in range(documents):

@@ -66,7 +66,7 @@ class World:
 
     def put(self, generation: int, titles: list[str], version: int = 1) -> None:
         embedder = OLD if generation == 1 else NEW
-        target = self.collection.target(self.collection.generation(generation), embedder.space.dimension)
+        target = self.collection.target(self.collection.generation(generation), embedder.space)
         self.store.ensure(target)
         documents = [
             StoredDocument(document_key("", t), "", t, version, b"{}", {}, (t,), embedder._one(t)[None]) for t in titles

@@ -97,7 +97,7 @@ class World:
 
     def held(self, generation: int = 1) -> dict[str, int]:
         """Document id -> version of the live documents."""
-        target = self.collection.target(self.collection.generation(generation), MemoryEmbedder().space.dimension)
+        target = self.collection.target(self.collection.generation(generation), MemoryEmbedder().space)
         return {id: version for _, id, version, _ in self.store.scan(target)}
 
 
@@ -166,7 +166,7 @@ def test_a_version_is_remembered_until_its_write_can_be_read_back() -> None:
 def test_a_receipt_waits_until_searches_can_see_the_write() -> None:
     world = World()
     processed = world.member().process([world.event("a", 1)])
-    target = world.collection.target(world.collection.complete, MemoryEmbedder().space.dimension)
+    target = world.collection.target(world.collection.complete, MemoryEmbedder().space)
     assert world.store.versions(target, [world.store.scan(target).__next__()[0]], 0) == {}
     assert settled(processed) == [Outcome.SEARCHABLE]
     assert len(world.store.versions(target, [world.store.scan(target).__next__()[0]], 0)) == 1

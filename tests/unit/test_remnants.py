@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from driftline.adapters.memory import MemoryCache, MemoryStore
+from driftline.adapters.memory import MemoryCache, MemoryEmbedder, MemoryStore
 from driftline.cli.verify import differences, repairs
 from driftline.core.codec import decode_change
 from driftline.core.records import REPAIR, StoreTarget, VectorRecord, document_key, now_us
@@ -36,7 +36,7 @@ class Index:
 
     @property
     def target(self) -> StoreTarget:
-        return self.collection.target(self.collection.complete, 32)
+        return self.collection.target(self.collection.complete, MemoryEmbedder().space)
 
     def rows(self) -> set[tuple[str, int, int]]:
         """Id, version, chunk."""

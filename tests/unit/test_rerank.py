@@ -30,7 +30,7 @@ def searcher(world: World) -> object:
     world.controller.pause("things", True)
     tail = ReceiptTail(MemoryLogReader(world.log))
     tail.start()
-    through = WriteThrough(world.store, world.publisher, lambda space: world.view.space(space).dimension)
+    through = WriteThrough(world.store, world.publisher, world.view.space)
     yield Searcher(world.view, world.encoders, world.store, world.cache, tail, QuerySection(), None, through)
     through.close()
 

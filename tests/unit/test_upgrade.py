@@ -13,8 +13,9 @@ from driftline.adapters.memory import MemoryEmbedder, MemoryLogReader
 from driftline.core import codec
 from driftline.core.control import ControlWriter, collection_record
 from driftline.core.errors import Conflict, InvalidRequest, NotFound, Unavailable
-from driftline.core.records import Carry, Leg, Matrix, Priority, document_key
+from driftline.core.records import Carry, Leg, Priority, document_key
 from driftline.core.topics import BACKFILL, CHANGES, DEAD_LETTERS, QUERIES
+from driftline.core.vectors import Matrix
 from driftline.encode.stage import decode as decode_change
 from driftline.index.housekeeping import Housekeeper
 from driftline.query.log import QueryLog
@@ -173,7 +174,7 @@ def test_a_complete_upgrade_is_told_as_whole_while_changes_are_between_their_two
 ) -> None:
     start(world)
     count = world.store.count
-    old = world.now.target(world.now.complete, 48).store
+    old = world.now.target(world.now.complete, world.view.space(world.now.complete.space)).store
     monkeypatch.setattr(world.store, "count", lambda target: count(target) + 2 * (target.store == old))
     world.run_until("complete")
     told = view_of(world.state)

@@ -230,7 +230,7 @@ def query_log(_: pytest.MonkeyPatch) -> None:
 
 def write_through(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(WriteThrough, "flush", broken)
-    WriteThrough(MemoryStore(), MemoryPublisher(MemoryLog(1)), lambda _: MemoryEmbedder().space.dimension)
+    WriteThrough(MemoryStore(), MemoryPublisher(MemoryLog(1)), lambda _: MemoryEmbedder().space)
 
 
 def cache_fill(_: pytest.MonkeyPatch) -> None:

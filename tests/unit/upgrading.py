@@ -100,7 +100,7 @@ class World(Pipeline):
     def versions(self, generation: int) -> dict[str, int]:
         embedder = self.old if generation == 1 else self.new
         found = {g.number: g for g in (*self.now.generations, *self.now.retired)}[generation]
-        target = self.now.target(found, embedder.space.dimension)
+        target = self.now.target(found, embedder.space)
         if self.store.count(target) is None:
             return {}
         return {i: version for _, i, version, chunk in self.store.scan(target) if chunk == 0}

@@ -32,6 +32,7 @@ from driftline.core.records import (
     UpgradeRecord,
     VectorRecord,
 )
+from driftline.core.vectors import Sparse, Vectors
 
 GOLDEN = Path(__file__).parent / "golden"
 CHANGE = ChangeEvent(
@@ -63,6 +64,12 @@ UPGRADING = control_codec.CollectionParts(
     (Generation(3, "default", "u" * 32, "x_3"),),
 )  # fmt: skip
 
+SPARSE_SPACE = Space("e" * 32, "lexical", "1", 1, False, "", "", "", 1, 1, "sparse", '{"language":"english"}')
+SPARSE_VECTOR = replace(
+    VECTOR, vectors=(NamedVectors("words", "e" * 32, 3, Sparse.of([{7: 0.5, 4_000_000_000: 2.0}, {}])),
+                     NamedVectors("titles", "t" * 32, 4, np.empty((0, 0), np.float32))),
+)  # fmt: skip
+
 RECORDS = {
     "change": codec.encode_change(CHANGE),
     "vector": codec.encode_vector(VECTOR),
@@ -77,6 +84,8 @@ RECORDS = {
     "upgrade": control_codec.encode_upgrade(UPGRADE),
     "query": codec.encode_query(QUERY),
     "collection_upgrading": control_codec.encode_collection(UPGRADING),
+    "space_sparse": control_codec.encode_space(SPARSE_SPACE),
+    "vector_sparse": codec.encode_vector(SPARSE_VECTOR),
 }
 
 
@@ -99,6 +108,13 @@ def test_golden_bytes_are_read_as_what_was_written() -> None:
     assert control_codec.decode_control(golden("upgrade")) == UPGRADE
     assert control_codec.decode_control(golden("collection_upgrading")) == UPGRADING
     assert codec.decode_query(golden("query")) == QUERY
+    assert control_codec.decode_control(golden("space_sparse")) == SPARSE_SPACE
+    words, titles = codec.decode_vector(golden("vector_sparse")).vectors
+    assert isinstance(words.values, Sparse)
+    assert words.values.terms.tolist() == [7, 4_000_000_000]
+    assert words.values.weights.tolist() == [0.5, 2.0]
+    assert (words.values.starts.tolist(), words.generation) == ([0, 2, 2], 3)
+    assert (titles.name, titles.generation, len(titles.values)) == ("titles", 4, 0)
     backfill = codec.decode_vector(golden("vector_backfill"))
     assert (backfill.backfill_generation, backfill.vectors[1].chunks) == (2, ("one two",))
     vector = codec.decode_vector(golden("vector"))
@@ -135,9 +151,13 @@ def test_any_bytes_are_a_record_or_an_invalid_record(decode: object, value: byte
         (np.array([[np.nan, 1], [2, 3]], dtype=np.float32), "non_finite_vector"),
         (np.array([[np.inf, 1], [2, 3]], dtype=np.float32), "non_finite_vector"),
         (np.array([[1, 2]], dtype=np.float32), "wrong_dimension"),
+        (Sparse.of([{1: np.nan}, {2: 1.0}]), "non_finite_vector"),
+        (Sparse(np.array([0, 2, 2]), np.array([2, 1], np.uint32), np.ones(2, np.float32)), "non_finite_vector"),
+        (Sparse.of([{1: 1.0}]), "wrong_dimension"),
+        (Sparse(np.array([0, 2, 2]), np.array([1], np.uint32), np.ones(2, np.float32)), "wrong_dimension"),
     ],
 )
-def test_vectors_that_are_none_are_refused(values: np.ndarray, reason: str) -> None:
+def test_vectors_that_are_none_are_refused(values: Vectors, reason: str) -> None:
     broken = replace(VECTOR, vectors=(replace(VECTOR.vectors[0], values=values),))
     with pytest.raises(InvalidRecord) as caught:
         codec.decode_vector(codec.encode_vector(broken))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import orjson
 
-from driftline.core.errors import InvalidRecord, InvalidRequest
+from driftline.core.errors import InvalidRecord, InvalidRequest, SpaceMismatch
 from driftline.core.records import Removal, StoredDocument, StoreTarget, VectorQuery, WritePlan
+from driftline.core.vectors import are_finite, shape_of
 
 # Bytes of UTF-8, as Milvus counts them; 65,535 is the most of any string there.
 TENANT_BYTES = 128
@@ -43,10 +43,10 @@ def _check_document(target: StoreTarget, document: StoredDocument) -> None:
         raise _refused(f"{name}: its attributes: expected JSON: {error}") from error
     if size > ATTRIBUTES_BYTES:
         raise _refused(f"{name}: its attributes: expected at most {ATTRIBUTES_BYTES} bytes of JSON, found {size}")
-    expected = (len(document.chunks), target.dimension)
-    if document.vectors.shape != expected:
-        raise _refused(f"{name}: its vectors: expected shape {expected}, found {document.vectors.shape}")
-    if not np.isfinite(document.vectors).all():
+    expected = (len(document.chunks), target.kind, target.dimension)
+    if (shape := (len(document.vectors), *shape_of(document.vectors))) != expected:
+        raise _refused(f"{name}: its vectors: expected count, kind and dimension {expected}, found {shape}")
+    if not are_finite(document.vectors):
         raise _refused(f"{name}: its vectors: expected finite numbers, found NaN or infinity")
 
 
@@ -70,10 +70,19 @@ def _refused(detail: str) -> InvalidRecord:
 
 def check_query(query: VectorQuery) -> None:
     """Raises InvalidRequest for a search that no store could answer."""
-    if not np.isfinite(query.vectors).all():
+    if not are_finite(query.vectors):
         raise InvalidRequest("invalid_vector", "expected finite numbers, found NaN or infinity", "vector")
     _check_count("limit", query.limit, MAX_LIMIT)
     _check_count("vectors", len(query.vectors), MAX_QUERIES)
+
+
+def check_shape(target: StoreTarget, query: VectorQuery) -> None:
+    """Raises SpaceMismatch for vectors of another kind or dimension than the store holds."""
+    found, expected = shape_of(query.vectors), (target.kind, target.dimension)
+    if found != expected:
+        raise SpaceMismatch(
+            target.store, f"{expected[0]}, dimension {expected[1]}", f"{found[0]}, dimension {found[1]}"
+        )
 
 
 def _check_count(field: str, count: int, most: int) -> None:

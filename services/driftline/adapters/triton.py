@@ -21,8 +21,9 @@ from driftline.adapters.triton_servers import SPREAD, on_every_server
 from driftline.core import metrics
 from driftline.core.errors import InvalidRecord, NotLoaded, PartlyUnavailable, SpaceMismatch, Unavailable
 from driftline.core.ports import EmbedAnswer
-from driftline.core.records import Matrix, Priority, Space
+from driftline.core.records import Priority, Space
 from driftline.core.settings import TritonSettings
+from driftline.core.vectors import Matrix
 
 # Statuses of a request that did not get through, or was not waited for: whatever it held is not the reason.
 _NOT_THROUGH = (

@@ -35,6 +35,7 @@ from driftline.core.records import (
     SearchedQuery,
     VectorRecord,
 )
+from driftline.core.vectors import Sparse
 from driftline.wire.v1 import records_pb2
 
 _MOST_HITS = 1_000
@@ -136,17 +137,7 @@ def encode_vector(record: VectorRecord) -> bytes:
         fields_json=record.fields_json,
         media=_media_messages(record.media),
         chunks=_chunks(record.chunks),
-        vectors=[
-            records_pb2.NamedVectors(
-                name=v.name,
-                space=v.space,
-                generation=v.generation,
-                dimension=v.values.shape[1],
-                values=v.values.astype("<f4", copy=False).tobytes(),
-                chunks=_chunks(v.chunks),
-            )
-            for v in record.vectors
-        ],
+        vectors=[_named_message(v) for v in record.vectors],
         accepted_at_us=record.accepted_at_us,
         read_at_us=record.read_at_us,
         encoded_at_us=record.encoded_at_us,
@@ -165,13 +156,31 @@ def _texts(chunks: Any) -> tuple[str, ...]:
     return texts
 
 
+def _named_message(v: NamedVectors) -> records_pb2.NamedVectors:
+    message = records_pb2.NamedVectors(
+        name=v.name, space=v.space, generation=v.generation, chunks=_chunks(v.chunks), nothing=not len(v.values)
+    )
+    if isinstance(v.values, Sparse):
+        message.counts.extend(np.diff(v.values.starts).tolist())
+        message.terms = v.values.terms.astype("<u4", copy=False).tobytes()
+        message.weights = v.values.weights.astype("<f4", copy=False).tobytes()
+    elif len(v.values):
+        message.dimension = v.values.shape[1]
+        message.values = v.values.astype("<f4", copy=False).tobytes()
+    return message
+
+
 def _named_vectors(m: Any, common: int) -> NamedVectors:
     own = _texts(m.chunks)
     bounded("vector name", m.name, LONGEST_NAME)
     bounded("space", m.space, LONGEST_NAME)
     within("generation", m.generation, 1, LARGEST)
     within("dimension", m.dimension, 0, MAX_DIMENSION)
+    if m.nothing:
+        return NamedVectors(m.name, m.space, m.generation, np.empty((0, 0), dtype=np.float32))
     chunks = len(own) or common
+    if m.counts:
+        return NamedVectors(m.name, m.space, m.generation, _sparse(m, chunks), own)
     if m.dimension <= 0 or len(m.values) != 4 * m.dimension * chunks:
         raise InvalidRecord(
             "wrong_dimension",
@@ -181,6 +190,20 @@ def _named_vectors(m: Any, common: int) -> NamedVectors:
     if not np.isfinite(values).all():
         raise InvalidRecord("non_finite_vector", f"vector {m.name!r} holds NaN or infinity")
     return NamedVectors(m.name, m.space, m.generation, values, own)
+
+
+def _sparse(m: Any, chunks: int) -> Sparse:
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.asarray(m.counts, dtype=np.int64))])
+    if len(m.counts) != chunks or not len(m.terms) == len(m.weights) == 4 * starts[-1]:
+        raise InvalidRecord(
+            "wrong_dimension",
+            f"vector {m.name!r}: {len(m.terms)} and {len(m.weights)} bytes of terms and weights for {len(m.counts)} "
+            f"counts of {chunks} chunks",
+        )
+    values = Sparse(starts, np.frombuffer(m.terms, dtype="<u4"), np.frombuffer(m.weights, dtype="<f4"))
+    if not values.is_well_formed():
+        raise InvalidRecord("non_finite_vector", f"vector {m.name!r}: expected ascending terms and finite weights")
+    return values
 
 
 def decode_vector(value: bytes | None) -> VectorRecord:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from driftline.core import jsons
 from driftline.core.errors import InvalidRecord, InvalidRequest, NotFound
 from driftline.core.limits import MAX_CHUNKS, MAX_DESCRIPTION, MAX_FIELDS, MAX_FIELDS_BYTES, MAX_NAME, MAX_VERSION
-from driftline.core.records import Generation, Leg, StoreTarget
+from driftline.core.records import Generation, Leg, Space, StoreTarget
 from driftline.core.schema import validated
 from driftline.core.values import FieldType, check_tenant_name, check_value, is_integer, shown
 
@@ -147,8 +147,11 @@ class Collection:
                 return generation
         raise NotFound("unknown_generation", f"collection {self.name!r} has no live generation {number}", "generation")
 
-    def target(self, generation: Generation, dimension: int) -> StoreTarget:
-        return StoreTarget(generation.store, generation.space, dimension, self.definition.metric, self.uid)
+    def target(self, generation: Generation, space: Space) -> StoreTarget:
+        """Where a generation is stored; `space` is the one of its fingerprint."""
+        return StoreTarget(
+            generation.store, generation.space, space.dimension, self.definition.metric, self.uid, space.kind
+        )
 
 
 def parse_definition(raw: Any) -> CollectionDefinition:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from driftline.core.errors import InvalidRecord
@@ -21,6 +21,7 @@ from driftline.wire.v1 import control_pb2
 
 # Live or retired: a collection is upgraded some times in its life.
 _MOST_GENERATIONS = 10_000
+_SPACE_KINDS = ("dense", "sparse")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,8 @@ def encode_upgrade(upgrade: UpgradeRecord) -> bytes:
 
 def encode_space(space: Space) -> bytes:
     record = control_pb2.SpaceRecord(**{name: getattr(space, name) for name in Space.__slots__})
+    if space.kind == "dense":
+        record.kind = ""  # as before there were kinds
     return control_pb2.ControlRecord(space=record).SerializeToString(deterministic=True)
 
 
@@ -96,7 +99,11 @@ def decode_control(value: bytes | None) -> ControlRecord:
             within("dimension", m.space.dimension, 1, MAX_DIMENSION)
             within("max_tokens", m.space.max_tokens, 1, LARGEST)
             within("max_batch", m.space.max_batch, 1, LARGEST)
-            return Space(**{name: getattr(m.space, name) for name in Space.__slots__})
+            space = Space(**{name: getattr(m.space, name) for name in Space.__slots__})
+            space = replace(space, kind=space.kind or "dense")
+            if space.kind not in _SPACE_KINDS:
+                raise InvalidRecord("undecodable", f"a space of kind {space.kind[:LONGEST_NAME]!r}")
+            return space
         case "log":
             bounded("topic", m.log.topic, LONGEST_SOURCE, 1)
             # A version is the base and an offset: the sum must still be a 64-bit integer.

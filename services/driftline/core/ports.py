@@ -12,7 +12,6 @@ from driftline.core.errors import InvalidRecord, Unavailable
 from driftline.core.records import (
     Hit,
     Incoming,
-    Matrix,
     Outgoing,
     Priority,
     Space,
@@ -22,6 +21,7 @@ from driftline.core.records import (
     VectorQuery,
     WritePlan,
 )
+from driftline.core.vectors import Matrix
 
 TopicPartition = tuple[str, int]
 Guard = Callable[[], float]

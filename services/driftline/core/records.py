@@ -13,12 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from driftline.core.filters import Filter
+from driftline.core.vectors import Vectors
 
-Matrix = npt.NDArray[np.float32]
 Clock = Callable[[], int]
 
 
@@ -110,7 +107,8 @@ class ChangeEvent:
 
 @dataclass(frozen=True, slots=True)
 class NamedVectors:
-    """Vectors of a document for one generation: `values` is float32 (chunks, dimension).
+    """Vectors of a document for one generation, one per chunk: dense are float32 (chunks, dimension). None of them says
+    that the document has nothing for this index.
 
     `chunks` are the texts where they differ from the record's: another encoder may cut a document otherwise.
     """
@@ -118,7 +116,7 @@ class NamedVectors:
     name: str
     space: str
     generation: int
-    values: Matrix
+    values: Vectors
     chunks: tuple[str, ...] = ()
 
 
@@ -202,7 +200,9 @@ class DeadLetter:
 class Space:
     """An embedding space. Identity is the fingerprint; the rest says how to use it.
 
-    `max_tokens` counts the encoder's own tokens, special ones included; `max_batch` is in texts.
+    `max_tokens` counts the encoder's own tokens, special ones included; `max_batch` is in texts. `kind` is "dense" or
+    "sparse"; `dimension` is 1 where it is sparse. `analyzer` is the JSON of what makes a sparse vector of a text
+    without a model, see `retrieval.lexical`.
     """
 
     fingerprint: str
@@ -215,11 +215,14 @@ class Space:
     document_prefix: str
     max_tokens: int
     max_batch: int
+    kind: str = "dense"
+    analyzer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One space bound to a collection, held by one collection of the vector store."""
+    """One space bound to an index of a collection, held by one collection of the vector store. `vector_name` is the
+    name of the index."""
 
     number: int
     vector_name: str
@@ -337,18 +340,20 @@ class StoredVersion:
 
 @dataclass(frozen=True, slots=True)
 class StoreTarget:
-    """A collection of the vector store and the identity it must have."""
+    """A collection of the vector store and the identity it must have. `kind` is that of its space; sparse vectors are
+    compared by inner product, whatever `metric` says."""
 
     store: str
     space: str
     dimension: int
     metric: str
     collection_uid: str
+    kind: str = "dense"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredDocument:
-    """A live document to write or as read back. `vectors` is float32 (chunks, dimension)."""
+    """A live document to write or as read back. Dense `vectors` are float32 (chunks, dimension)."""
 
     key: str
     tenant: str
@@ -357,7 +362,7 @@ class StoredDocument:
     fields_json: bytes
     attributes: Mapping[str, Any]
     chunks: tuple[str, ...]
-    vectors: Matrix
+    vectors: Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,9 +403,9 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class VectorQuery:
-    """A search in one store. `vectors` is float32 (queries, dimension); `limit` counts chunks."""
+    """A search in one store. Dense `vectors` are float32 (queries, dimension); `limit` counts chunks."""
 
-    vectors: Matrix
+    vectors: Vectors
     limit: int
     tenant: str | None
     filter: Filter | None = None

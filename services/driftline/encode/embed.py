@@ -10,7 +10,8 @@ from functools import partial
 from driftline.core.errors import InvalidRecord, PartlyUnavailable
 from driftline.core.keys import document_embedding
 from driftline.core.ports import Cache, EmbedAnswer, Embedder
-from driftline.core.records import Generation, Matrix, Priority, Space
+from driftline.core.records import Generation, Priority, Space
+from driftline.core.vectors import Matrix
 from driftline.encode.pace import Pace
 from driftline.encode.settings import EncodeSection
 from driftline.retrieval.embeddings import CachedEncoder

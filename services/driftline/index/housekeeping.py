@@ -116,7 +116,7 @@ class Housekeeper:
         return True
 
     def _target(self, collection: Collection, generation: Generation) -> StoreTarget:
-        return collection.target(generation, self._view.space(generation.space).dimension)
+        return collection.target(generation, self._view.space(generation.space))
 
     def make_or_drop(self, collection: Collection) -> None:
         """Make the stores of live generations, drop those of a deleted collection. Raises Unavailable."""

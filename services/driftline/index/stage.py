@@ -35,6 +35,7 @@ from driftline.core.records import (
 from driftline.core.stage import Processed, Refused, Result
 from driftline.core.topics import DOCUMENTS, RECEIPTS
 from driftline.core.troubles import Troubles
+from driftline.core.vectors import Sparse, shape_of
 from driftline.index.again import TakenOut
 from driftline.index.fold import NOTHING, Folded, Verdict, fold
 from driftline.index.settings import IndexSection
@@ -209,7 +210,7 @@ class IndexStage:
         return dict(zip(group.indices, folded.verdicts, strict=True))
 
     def _group(self, collection: Collection) -> _Group:
-        targets = {g.number: collection.target(g, self._view.space(g.space).dimension) for g in collection.generations}
+        targets = {g.number: collection.target(g, self._view.space(g.space)) for g in collection.generations}
         with self._lock:
             recent = {number: self._recent.get(target.store) for number, target in targets.items()}
         return _Group(collection, targets, recent)
@@ -355,11 +356,14 @@ def _documents(group: _Group, key: str, record: VectorRecord) -> dict[int, Store
         if named.space != target.space:
             metrics.SPACE_REFUSALS.inc()
             raise InvalidRecord("wrong_space", f"vectors of space {named.space}, the store holds {target.space}")
-        if named.values.shape[1] != target.dimension:
-            raise InvalidRecord("wrong_dimension", f"expected {target.dimension}, found {named.values.shape[1]}")
+        if not len(named.values):
+            continue
+        if (found := shape_of(named.values)) != (expected := (target.kind, target.dimension)):
+            raise InvalidRecord("wrong_dimension", f"expected {expected}, found {found}")
+        vectors = named.values if isinstance(named.values, Sparse) else np.ascontiguousarray(named.values)
         documents[named.generation] = StoredDocument(
             key, record.tenant, record.id, record.version, record.fields_json, attributes,
-            named.chunks or record.chunks, np.ascontiguousarray(named.values),
+            named.chunks or record.chunks, vectors,
         )  # fmt: skip
     return documents
 

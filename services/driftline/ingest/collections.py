@@ -104,7 +104,7 @@ class Collections:
             time.sleep(_LOOK_AGAIN_SECONDS)
 
     def _target(self, collection: Collection) -> StoreTarget:
-        return collection.target(collection.complete, self._view.space(collection.complete.space).dimension)
+        return collection.target(collection.complete, self._view.space(collection.complete.space))
 
     def delete(self, name: str) -> None:
         """Raises NotFound. Index drops what it stored when it sees the record."""

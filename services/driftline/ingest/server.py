@@ -247,7 +247,7 @@ def _add_status(app: FastAPI, keys: Keys, view: ControlView, acceptor: Acceptor,
 
 
 def _stored_state(collection: Collection, view: ControlView, store: VectorStore, key: str) -> dict[str, Any]:
-    target = collection.target(collection.complete, view.space(collection.complete.space).dimension)
+    target = collection.target(collection.complete, view.space(collection.complete.space))
     try:
         stored = store.versions(target, [key], None).get(key)
     except PartlyUnavailable:

@@ -41,7 +41,7 @@ def run(settings: QuerySettings) -> int:
     service.patiently(follower.start, "kafka")
     service.patiently(tail.start, "kafka")
     query_log = QueryLog(publisher, settings.query.log_per_second) if settings.query.log_per_second else None
-    through = WriteThrough(store, publisher, lambda space: view.space(space).dimension)
+    through = WriteThrough(store, publisher, view.space)
     searcher = Searcher(view, embedder, store, cache, tail, settings.query, query_log, through)
     readiness = watch(health, {"triton": embedder.ping, "milvus": store.ping})
     rpc = SearchRpc(keys, searcher, settings.query.max_batch)

@@ -20,7 +20,6 @@ from driftline.core.receipts import ReceiptTail
 from driftline.core.records import (
     Hit,
     Leg,
-    Matrix,
     Position,
     Priority,
     Space,
@@ -29,6 +28,7 @@ from driftline.core.records import (
     document_key,
 )
 from driftline.core.values import check_id, shown
+from driftline.core.vectors import Matrix, as_dense
 from driftline.query import request as requests
 from driftline.query.answer import Answer, AnswerHit, Page
 from driftline.query.fills import Fills
@@ -128,7 +128,7 @@ class Searcher:
     def document(self, collection: str, document_id: str, tenant: str | None) -> StoredDocument:
         """Raises NotFound."""
         known = self._view.collection(collection)
-        target = known.target(known.complete, self._view.space(known.complete.space).dimension)
+        target = known.target(known.complete, self._view.space(known.complete.space))
         return self._stored(known, target, check_tenant(known.definition, tenant), document_id, with_vectors=False)
 
     def _check(self, name: str, body: SearchBody) -> Checked:
@@ -273,9 +273,9 @@ class Searcher:
         """More like a stored document, among the generation that holds every document."""
         complete = checked.collection.complete
         space = self._view.space(complete.space)
-        target = checked.collection.target(complete, space.dimension)
+        target = checked.collection.target(complete, space)
         stored = self._stored(checked.collection, target, checked.tenant, document, with_vectors=True)
-        mean = stored.vectors.mean(axis=0, keepdims=True)
+        mean = as_dense(stored.vectors).mean(axis=0, keepdims=True)
         if space.normalized:
             mean = mean / max(float(np.linalg.norm(mean)), 1e-12)
         return _Like(stored.key, Vector(mean.astype(np.float32), space.fingerprint))

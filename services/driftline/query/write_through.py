@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from driftline.core.collections import Collection
 from driftline.core.errors import Unavailable
 from driftline.core.ports import Publisher, VectorStore
-from driftline.core.records import Hit
+from driftline.core.records import Hit, Space
 from driftline.core.worker import Worker
 from driftline.retrieval.backfill import backfill_record
 
@@ -26,10 +26,10 @@ class WriteThrough:
     _REMEMBERED = 50_000
     _EVERY_SECONDS = 0.5
 
-    def __init__(self, store: VectorStore, publisher: Publisher, dimension_of: Callable[[str], int]) -> None:
+    def __init__(self, store: VectorStore, publisher: Publisher, space_of: Callable[[str], Space]) -> None:
         self._store = store
         self._publisher = publisher
-        self._dimension_of = dimension_of
+        self._space_of = space_of
         self._lock = threading.Lock()
         self._waiting: dict[tuple[str, int], tuple[Collection, int, list[str]]] = {}
         self._count = 0
@@ -59,7 +59,7 @@ class WriteThrough:
             taken, self._waiting, self._count = list(self._waiting.values()), {}, 0
         for collection, old, keys in taken:
             generation = collection.generation(old)
-            target = collection.target(generation, self._dimension_of(generation.space))
+            target = collection.target(generation, self._space_of(generation.space))
             try:
                 documents = self._store.fetch(target, keys, with_vectors=False)
                 records = [backfill_record(collection, document, collection.newest.number) for document in documents]

@@ -13,7 +13,8 @@ import numpy as np
 
 from driftline.core.errors import InvalidRecord
 from driftline.core.ports import VectorStore
-from driftline.core.records import Hit, Matrix
+from driftline.core.records import Hit
+from driftline.core.vectors import Matrix, as_dense
 from driftline.drift.base import unit
 from driftline.drift.selection import mixed
 from driftline.retrieval.embeddings import CachedEncoder
@@ -87,7 +88,7 @@ class CarryOver:
             # Another generation may have cut the document into other chunks.
             vectors[hit.chunk] if hit.leg == place and hit.chunk < len(vectors) else vectors.mean(axis=0)
             for hit in liked
-            if hit.key in stored and len(vectors := stored[hit.key].vectors)
+            if hit.key in stored and len(vectors := as_dense(stored[hit.key].vectors))
         ]
         if not rows:
             return []

@@ -11,7 +11,8 @@ import numpy as np
 from driftline.core import metrics
 from driftline.core.errors import InvalidRecord, NotLoaded
 from driftline.core.ports import Cache, EmbedAnswer, Embedder
-from driftline.core.records import Matrix, Priority, Space
+from driftline.core.records import Priority, Space
+from driftline.core.vectors import Matrix
 
 # Asks an encoder of a space for several requests at once, as `Embedder.embed` does.
 Ask = Callable[[Space, Sequence[Sequence[str]]], list[EmbedAnswer]]

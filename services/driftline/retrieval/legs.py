@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from driftline.core.collections import Collection
 from driftline.core.control import ControlView
 from driftline.core.errors import InvalidRecord, InvalidRequest, Unavailable
-from driftline.core.records import Carry, Leg, Matrix, Space, StoreTarget
+from driftline.core.records import Carry, Leg, Space, StoreTarget
+from driftline.core.vectors import Matrix
 from driftline.drift.selection import mixed
 from driftline.drift.stored import Compensation, CompensationError, read
 from driftline.retrieval.embeddings import CachedEncoder
@@ -110,7 +111,7 @@ class Legs:
                 compensation = self.compensation(leg.compensation, generation.space, newest)
             if compensation is None and (leg.carry is not Carry.OWN or place > 0):
                 raise Unavailable("control", f"generation {leg.generation} of {collection.name!r} has no compensation")
-            ready.append((leg, collection.target(generation, space.dimension), space, compensation))
+            ready.append((leg, collection.target(generation, space), space, compensation))
         return ready
 
     def _spaces_of(self, ready: Sequence[tuple[Leg, StoreTarget, Space, Compensation | None]]) -> list[Space]:

@@ -12,6 +12,7 @@ from driftline.core.follow import read_to_end
 from driftline.core.ports import LogReader, VectorStore
 from driftline.core.records import Operation, StoredDocument, StoreTarget, document_key
 from driftline.core.topics import DOCUMENTS
+from driftline.core.vectors import as_dense
 from driftline.drift.base import unit
 from driftline.drift.monitor import Baseline, residual, shift
 from driftline.drift.stored import Compensation
@@ -50,8 +51,8 @@ def look(
     both = [k for k in keys if k in ours and k in theirs and _alike(ours[k], theirs[k])]
     if len(both) < _LEAST:
         return None
-    today = unit(np.stack([ours[k].vectors[0] for k in both]))
-    before = unit(np.stack([theirs[k].vectors[0] for k in both]))
+    today = unit(np.stack([as_dense(ours[k].vectors)[0] for k in both]))
+    before = unit(np.stack([as_dense(theirs[k].vectors)[0] for k in both]))
     return Drift(
         documents=len(both),
         residual=round(residual(compensation.compensator, today, before), 4),

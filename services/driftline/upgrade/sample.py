@@ -16,7 +16,8 @@ import numpy as np
 
 from driftline.core.errors import InvalidRecord
 from driftline.core.ports import Embedder, VectorStore
-from driftline.core.records import Matrix, Priority, Space, StoredDocument, StoreTarget, document_key
+from driftline.core.records import Priority, Space, StoredDocument, StoreTarget, document_key
+from driftline.core.vectors import Matrix, as_dense
 from driftline.drift.base import Pairs, unit
 from driftline.drift.calibration import fit, scored_pairs
 from driftline.drift.monitor import baseline
@@ -155,13 +156,13 @@ def build(texts: Texts, embedder: Embedder, old: Space, new: Space) -> Sample:
         raise TooFew(f"{len(judges)} queries and {len(fit_documents)} documents could be embedded by both models")
     pairs = Pairs(
         _rows([new_documents[i] for i in fit_documents] + [new_queries[i] for i in fit_queries]),
-        _rows([documents[i].vectors[0] for i in fit_documents] + [old_queries[i] for i in fit_queries]),
+        _rows([as_dense(documents[i].vectors)[0] for i in fit_documents] + [old_queries[i] for i in fit_queries]),
     )
     held = HeldOut(
         _rows(new_queries[i] for i in judges),
         _rows(old_queries[i] for i in judges),
         _rows(new_documents[i] for i in corpus),
-        _rows(documents[i].vectors[0] for i in corpus),
+        _rows(as_dense(documents[i].vectors)[0] for i in corpus),
         [relevant[i] for i in judges],
     )
     return Sample(pairs, held, tuple(texts.shadow[i] for i in judges), len(contents) + 2 * len(queries),

@@ -86,8 +86,7 @@ class Steps:
     def _register(self, state: UpgradeState) -> UpgradeState:
         """Make the new generation's store; then it is live: from now on every change is written to both."""
         collection = self._view.collection(state.collection)
-        dimension = self._view.space(state.new_space).dimension
-        self._store.ensure(collection.target(new_generation(state), dimension))
+        self._store.ensure(collection.target(new_generation(state), self._view.space(state.new_space)))
         return state.into("sampling", self._clock())
 
     def _sample(self, state: UpgradeState) -> UpgradeState:

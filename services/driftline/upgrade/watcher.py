@@ -122,8 +122,8 @@ class Watcher:
         collection = self._view.collection(state.collection)
         old, new = collection.generation(state.old), collection.generation(state.new)
         return (
-            collection.target(old, self._view.space(old.space).dimension),
-            collection.target(new, self._view.space(new.space).dimension),
+            collection.target(old, self._view.space(old.space)),
+            collection.target(new, self._view.space(new.space)),
         )
 
     def _estimate(self, state: UpgradeState) -> Estimate | None:

@@ -9,7 +9,8 @@ import numpy as np
 
 from driftline.core.errors import InvalidRecord, NotLoaded, SpaceMismatch, Unavailable
 from driftline.core.ports import EmbedAnswer
-from driftline.core.records import Matrix, Priority, Space
+from driftline.core.records import Priority, Space
+from driftline.core.vectors import Matrix
 
 
 class MemoryEmbedder:

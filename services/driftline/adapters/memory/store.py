@@ -8,13 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from driftline.adapters.store_rows import check_plan, check_query, counts
+from driftline.adapters.store_rows import check_plan, check_query, check_shape, counts
 from driftline.core.errors import InvalidRecord, PartlyUnavailable, SpaceMismatch, Unavailable
 from driftline.core.filters import matches
 from driftline.core.ports import Guard
 from driftline.core.records import (
     Hit,
-    Matrix,
     StoredDocument,
     StoredVersion,
     StoreTarget,
@@ -22,6 +21,7 @@ from driftline.core.records import (
     WritePlan,
     now_us,
 )
+from driftline.core.vectors import Matrix, Sparse
 
 
 class MemoryStore:
@@ -139,8 +139,7 @@ class MemoryStore:
 
     def search(self, target: StoreTarget, query: VectorQuery) -> list[list[Hit]]:
         self._usable(target)
-        if query.vectors.shape[1] != target.dimension:
-            raise SpaceMismatch(target.store, f"dimension {target.dimension}", f"dimension {query.vectors.shape[1]}")
+        check_shape(target, query)
         check_query(query)
         with self._lock:
             rows = [
@@ -164,17 +163,15 @@ class MemoryStore:
         )
 
     @staticmethod
-    def _nearest(target: StoreTarget, vector: Matrix, rows: list[tuple[StoredDocument, int]], limit: int) -> list[Hit]:
+    def _nearest(
+        target: StoreTarget, vector: Matrix | Sparse, rows: list[tuple[StoredDocument, int]], limit: int
+    ) -> list[Hit]:
         scored = []
         for document, i in rows:
-            other = document.vectors[i]
-            if target.metric == "l2":
-                score = -float(np.sum((vector - other) ** 2))
-            else:
-                score = float(vector @ other)
-                if target.metric == "cosine":
-                    score /= float(np.linalg.norm(vector) * np.linalg.norm(other)) or 1.0
-            scored.append((score, document, i))
+            score = _score(target.metric, vector, document.vectors[i])
+            # What shares no term with a sparse query is not found by it.
+            if score > 0 or not isinstance(vector, Sparse):
+                scored.append((score, document, i))
         scored.sort(key=lambda s: (-s[0], s[1].key, s[2]))
         return [Hit(d.key, d.id, d.version, i, score, d.chunks[i], d.fields_json) for score, d, i in scored[:limit]]
 
@@ -209,3 +206,14 @@ class MemoryStore:
 
     def ping(self) -> None:
         self._check()
+
+
+def _score(metric: str, vector: Matrix | Sparse, other: Matrix | Sparse) -> float:
+    if isinstance(vector, Sparse) or isinstance(other, Sparse):
+        assert isinstance(vector, Sparse)
+        assert isinstance(other, Sparse)
+        return float(other.dot(vector)[0])
+    if metric == "l2":
+        return -float(np.sum((vector - other) ** 2))
+    product = float(vector @ other)
+    return product if metric == "ip" else product / (float(np.linalg.norm(vector) * np.linalg.norm(other)) or 1.0)

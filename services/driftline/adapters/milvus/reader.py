@@ -12,8 +12,8 @@ import numpy as np
 from driftline.adapters.milvus.calls import MilvusCalls
 from driftline.adapters.milvus.filter import literal
 from driftline.adapters.milvus.rows import document_of, hit_of, merge_versions, parts, search_filter
-from driftline.adapters.store_rows import MAX_LIMIT, check_query, counts
-from driftline.core.errors import InvalidRequest, SpaceMismatch
+from driftline.adapters.store_rows import MAX_LIMIT, check_query, check_shape, counts
+from driftline.core.errors import InvalidRequest
 from driftline.core.records import Hit, StoredDocument, StoredVersion, StoreTarget, VectorQuery
 from driftline.core.settings import MilvusSettings
 
@@ -62,8 +62,7 @@ class MilvusReader:
         )
 
     def search(self, target: StoreTarget, query: VectorQuery) -> list[list[Hit]]:
-        if query.vectors.shape[1] != target.dimension:
-            raise SpaceMismatch(target.store, f"dimension {target.dimension}", f"dimension {query.vectors.shape[1]}")
+        check_shape(target, query)
         check_query(query)
         counted: list[list[Hit]] = []
         wider = query

@@ -63,7 +63,7 @@ class CollectionRecord(_message.Message):
     def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., definition_json: _Optional[str] = ..., generations: _Optional[_Iterable[_Union[Generation, _Mapping]]] = ..., created_at_us: _Optional[int] = ..., deleted: _Optional[bool] = ..., legs: _Optional[_Iterable[_Union[Leg, _Mapping]]] = ..., next_generation: _Optional[int] = ..., retired: _Optional[_Iterable[_Union[Generation, _Mapping]]] = ...) -> None: ...
 
 class SpaceRecord(_message.Message):
-    __slots__ = ("fingerprint", "encoder", "encoder_version", "dimension", "normalized", "pooling", "query_prefix", "document_prefix", "max_tokens", "max_batch")
+    __slots__ = ("fingerprint", "encoder", "encoder_version", "dimension", "normalized", "pooling", "query_prefix", "document_prefix", "max_tokens", "max_batch", "kind", "analyzer")
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     ENCODER_FIELD_NUMBER: _ClassVar[int]
     ENCODER_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -74,6 +74,8 @@ class SpaceRecord(_message.Message):
     DOCUMENT_PREFIX_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    ANALYZER_FIELD_NUMBER: _ClassVar[int]
     fingerprint: str
     encoder: str
     encoder_version: str
@@ -84,7 +86,9 @@ class SpaceRecord(_message.Message):
     document_prefix: str
     max_tokens: int
     max_batch: int
-    def __init__(self, fingerprint: _Optional[str] = ..., encoder: _Optional[str] = ..., encoder_version: _Optional[str] = ..., dimension: _Optional[int] = ..., normalized: _Optional[bool] = ..., pooling: _Optional[str] = ..., query_prefix: _Optional[str] = ..., document_prefix: _Optional[str] = ..., max_tokens: _Optional[int] = ..., max_batch: _Optional[int] = ...) -> None: ...
+    kind: str
+    analyzer: str
+    def __init__(self, fingerprint: _Optional[str] = ..., encoder: _Optional[str] = ..., encoder_version: _Optional[str] = ..., dimension: _Optional[int] = ..., normalized: _Optional[bool] = ..., pooling: _Optional[str] = ..., query_prefix: _Optional[str] = ..., document_prefix: _Optional[str] = ..., max_tokens: _Optional[int] = ..., max_batch: _Optional[int] = ..., kind: _Optional[str] = ..., analyzer: _Optional[str] = ...) -> None: ...
 
 class LogRecord(_message.Message):
     __slots__ = ("topic", "topic_id", "base_version")

@@ -86,20 +86,28 @@ class Chunk(_message.Message):
     def __init__(self, ordinal: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
 
 class NamedVectors(_message.Message):
-    __slots__ = ("name", "space", "generation", "dimension", "values", "chunks")
+    __slots__ = ("name", "space", "generation", "dimension", "values", "chunks", "nothing", "counts", "terms", "weights")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SPACE_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     DIMENSION_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    NOTHING_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    TERMS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     space: str
     generation: int
     dimension: int
     values: bytes
     chunks: _containers.RepeatedCompositeFieldContainer[Chunk]
-    def __init__(self, name: _Optional[str] = ..., space: _Optional[str] = ..., generation: _Optional[int] = ..., dimension: _Optional[int] = ..., values: _Optional[bytes] = ..., chunks: _Optional[_Iterable[_Union[Chunk, _Mapping]]] = ...) -> None: ...
+    nothing: bool
+    counts: _containers.RepeatedScalarFieldContainer[int]
+    terms: bytes
+    weights: bytes
+    def __init__(self, name: _Optional[str] = ..., space: _Optional[str] = ..., generation: _Optional[int] = ..., dimension: _Optional[int] = ..., values: _Optional[bytes] = ..., chunks: _Optional[_Iterable[_Union[Chunk, _Mapping]]] = ..., nothing: _Optional[bool] = ..., counts: _Optional[_Iterable[int]] = ..., terms: _Optional[bytes] = ..., weights: _Optional[bytes] = ...) -> None: ...
 
 class VectorRecord(_message.Message):
     __slots__ = ("position", "collection", "collection_uid", "tenant", "id", "operation", "version", "fields_json", "media", "chunks", "vectors", "accepted_at_us", "read_at_us", "encoded_at_us", "source", "rejected_reason", "rejected_detail", "backfill_generation")

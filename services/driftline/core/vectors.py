@@ -1,0 +1,96 @@
+"""Vectors: rows of dense ones in a matrix, rows of sparse ones compressed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Matrix = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sparse:
+    """Rows of weighted terms. Row i weighs the terms `terms[starts[i]:starts[i + 1]]`, ascending and each once, by the
+    weights at the same places.
+
+    `starts` is int64 (rows + 1,), `terms` uint32, `weights` float32.
+    """
+
+    starts: npt.NDArray[np.int64]
+    terms: npt.NDArray[np.uint32]
+    weights: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[int, float]]) -> Sparse:
+        """Of a mapping from terms to weights for each row."""
+        return cls.concatenated([cls._row(row) for row in rows])
+
+    @classmethod
+    def _row(cls, row: Mapping[int, float]) -> Sparse:
+        terms = np.fromiter(row.keys(), dtype=np.uint32, count=len(row))
+        weights = np.fromiter(row.values(), dtype=np.float32, count=len(row))
+        order = np.argsort(terms)
+        return cls(np.array([0, len(row)], dtype=np.int64), terms[order], weights[order])
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[Sparse]) -> Sparse:
+        """The rows of all parts, in order."""
+        counts = np.concatenate([np.zeros(1, np.int64), *(np.diff(part.starts) for part in parts)])
+        terms = [part.terms for part in parts] or [np.empty(0, np.uint32)]
+        weights = [part.weights for part in parts] or [np.empty(0, np.float32)]
+        return cls(np.cumsum(counts), np.concatenate(terms), np.concatenate(weights))
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, row: int) -> Sparse:
+        """A row, as the only one."""
+        begin, end = int(self.starts[row]), int(self.starts[row + 1])
+        return Sparse(np.array([0, end - begin], dtype=np.int64), self.terms[begin:end], self.weights[begin:end])
+
+    def __iter__(self) -> Iterator[Sparse]:
+        return (self[row] for row in range(len(self)))
+
+    def dot(self, row: Sparse) -> Matrix:
+        """The inner products of all rows with one, float32 (rows,)."""
+        at = np.searchsorted(row.terms, self.terms)
+        at[at == len(row.terms)] = 0
+        shared = row.terms[at] == self.terms if len(row.terms) else np.zeros(len(self.terms), dtype=bool)
+        products = np.where(shared, self.weights * row.weights[at] if len(row.terms) else 0.0, 0.0)
+        sums = np.concatenate([np.zeros(1), np.cumsum(products, dtype=np.float64)])
+        scores: Matrix = (sums[self.starts[1:]] - sums[self.starts[:-1]]).astype(np.float32)
+        return scores
+
+    def is_well_formed(self) -> bool:
+        """Whether the rows lie within the terms, terms ascend within each row, and all weights are finite."""
+        starts, terms = self.starts, self.terms
+        if len(starts) < 1 or starts[0] != 0 or starts[-1] != len(terms) or len(terms) != len(self.weights):
+            return False
+        if (np.diff(starts) < 0).any() or not np.isfinite(self.weights).all():
+            return False
+        ascends = np.diff(terms.astype(np.int64)) > 0
+        begins = starts[1:-1][(starts[1:-1] > 0) & (starts[1:-1] < len(terms))]
+        ascends[begins - 1] = True
+        return bool(ascends.all())
+
+
+Vectors = Matrix | Sparse
+
+
+def shape_of(vectors: Vectors) -> tuple[str, int]:
+    """What vectors and the space that they are of have in common: kind and dimension."""
+    return ("sparse", 1) if isinstance(vectors, Sparse) else ("dense", vectors.shape[1])
+
+
+def are_finite(vectors: Vectors) -> bool:
+    return vectors.is_well_formed() if isinstance(vectors, Sparse) else bool(np.isfinite(vectors).all())
+
+
+def as_dense(vectors: Vectors) -> Matrix:
+    """For what is only done with dense ones, such as a model change by a map. Raises TypeError."""
+    if isinstance(vectors, Sparse):
+        raise TypeError("expected dense vectors, found sparse ones")
+    return vectors
