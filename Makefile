@@ -184,6 +184,10 @@ servers: ## Debian's Redis 7, Prometheus, nginx and, for Apache Kafka, Java and 
 bench: setup servers ## Measure throughput, latency and freshness; writes docs/benchmarks.md
 	$(RUN) tests.bench
 
+.PHONY: bench-retrieval
+bench-retrieval: setup servers ## Every way of finding over judged collections, side by side; writes docs/benchmarks-retrieval.md
+	$(RUN) tests.bench.retrieval
+
 .PHONY: bench-imports
 bench-imports: setup ## What importing each service costs, with bytecode and without
 	$(RUN) tests.bench.imports

@@ -58,12 +58,19 @@ def a_definition(**changes: Any) -> CollectionDefinition:
         },
         "embedding": {"encoder": "hashing", "fields": ["title", "body"]},
     }
+    if "indexes" in changes:
+        del raw["embedding"]
     return parse_definition(raw | changes)
 
 
 def a_collection(space: Space | None = None, **changes: Any) -> Collection:
-    space = space or MemoryEmbedder().space
-    return new_collection(a_definition(**changes), "u1", space, BASE, "test_")
+    definition, space = a_definition(**changes), space or MemoryEmbedder().space
+    return new_collection(definition, "u1", spaces_of(definition, space), BASE, "test_")
+
+
+def spaces_of(definition: CollectionDefinition, space: Space) -> dict[str, Space]:
+    """The space of each index: the analyzer's own, or this one."""
+    return {n: i.analyzer.space() if i.analyzer else space for n, i in definition.named_indexes.items()}
 
 
 def a_view(*collections: Collection, space: Space | None = None) -> ControlView:
@@ -73,6 +80,8 @@ def a_view(*collections: Collection, space: Space | None = None) -> ControlView:
     view.apply(space_record(space or MemoryEmbedder().space).value)
     view.apply(log_record(LogIncarnation(CHANGES.name, "t1", BASE)).value)
     for collection in collections:
+        for lexical in spaces_of(collection.definition, space or MemoryEmbedder().space).values():
+            view.apply(space_record(lexical).value)
         view.apply(collection_record(collection).value)
     return view
 
@@ -109,7 +118,7 @@ def a_vector_record(
     dimension = MemoryEmbedder().space.dimension
     texts = () if delete else tuple(f"{id} v{version} chunk {i}" for i in range(chunks))
     values = np.ones((chunks, dimension), dtype=np.float32) / np.sqrt(np.float32(dimension))
-    vectors = () if delete else (NamedVectors("default", collection.complete.space, 1, values),)
+    vectors = () if delete else (NamedVectors("default", collection.primary.complete.space, 1, values),)
     values_ = {
         "position": Position(partition, offset),
         "collection": collection.name,

@@ -84,14 +84,14 @@ class World:
         self.query = TestClient(self.query_app, raise_server_exceptions=False)
         # The stores of collections are made as soon as index hears of them.
         for known in (self.collection, self.tenanted, self.versioned):
-            self.store.ensure(known.target(known.complete, self.embedder.space))
+            self.store.ensure(known.target(known.primary.complete, self.embedder.space))
 
     def close(self) -> None:
         self.tail.close()
         self.follower.close()
 
     def put_stored(self, *documents: StoredDocument) -> None:
-        target = self.collection.target(self.collection.complete, self.embedder.space)
+        target = self.collection.target(self.collection.primary.complete, self.embedder.space)
         self.store.apply(target, WritePlan(documents), lambda: 1.0)
 
     def store_text(self, document_id: str, title: str, **attributes: Any) -> None:

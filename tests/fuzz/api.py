@@ -252,9 +252,9 @@ def run_filter(content: bytes) -> str:
 def run_search(content: bytes) -> str:
     body = request.parse(jsons.parse(content))
     filters.parse(world().things.definition, body.filter)
-    offset = request.offset_of(body)
-    again = body.model_copy(update={"cursor": request.make_cursor(body, offset)})
-    assert request.offset_of(again) == offset
+    offset, _ = request.place_of(body)
+    again = body.model_copy(update={"cursor": request.make_cursor(body, offset, 100)})
+    assert request.place_of(again) == (offset, 100)
     if body.after is not None:
         run_token(body.after.encode())
     if body.vector is not None:
@@ -302,7 +302,7 @@ def run_search_rpc(content: bytes) -> str:
         return "no message"
     body = rpc._body(message)
     filters.parse(world().things.definition, body.filter)
-    request.offset_of(body)
+    request.place_of(body)
     return "accepted"
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from google.protobuf.message import Message
 
 from driftline.core import codec
-from driftline.core.collections import Chunking, attributes_of, embedded_text, fields_of
+from driftline.core.collections import attributes_of, fields_of
+from driftline.core.indexes import Chunking
 from driftline.core.limits import MAX_CHUNK_BYTES
 from driftline.retrieval.chunking import chunk
 from tests.fuzz.grammar import DATES, Grammar, Make
@@ -50,7 +51,8 @@ def follow(value: bytes) -> None:
     if event.fields_json:
         fields = fields_of(event.fields_json)
         attributes_of(collection.definition, fields)
-        chunks(embedded_text(collection.definition, fields))
+        for index in collection.indexes:
+            chunks(index.definition.text_of(fields))
 
 
 def spans(text: str) -> list[tuple[int, int]]:

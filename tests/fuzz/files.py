@@ -12,8 +12,8 @@ import orjson
 from driftline.cli.evaluate import read_qrels, read_queries
 from driftline.cli.files import FileError
 from driftline.cli.files import read as read_file
-from driftline.core.collections import Chunking
 from driftline.core.errors import ConfigError, InvalidRecord
+from driftline.core.indexes import Chunking
 from driftline.core.settings import load
 from driftline.ingest.settings import IngestSettings
 from driftline.ingest.sources import read_sources

@@ -204,9 +204,11 @@ def run_control(content: bytes) -> str:
     view.apply(content)
     view.forget(content)
     for collection in view.collections():
-        for leg in collection.routes:
-            collection.generation(leg.generation)
-        collection.target(collection.newest, MemoryEmbedder(8).space), collection.complete, collection.unused_number
+        for index in collection.indexes:
+            for leg in index.routes:
+                index.generation(leg.generation)
+            collection.target(index.newest, MemoryEmbedder(8).space), index.complete
+        assert collection.unused_number
         again = ControlView()
         again.apply(collection_record(collection).value)
         assert again.collections() == [collection]

@@ -116,7 +116,7 @@ class World:
     def _fill(self) -> None:
         dimension = self.embedder.space.dimension
         for collection in (self.things, self.shared):
-            target = collection.target(collection.complete, self.embedder.space)
+            target = collection.target(collection.primary.complete, self.embedder.space)
             self.store.ensure(target)
             documents = tuple(
                 a_stored(id, dimension=dimension, tenant="t" if collection is self.shared else "", kind="x", year=i)

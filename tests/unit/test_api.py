@@ -415,7 +415,7 @@ def test_batch_search_answers_each(world: World) -> None:
     results = world.query.post(url, json={"searches": searches}).json()["results"]
     assert [h["id"] for h in results[0]["hits"]] == ["a"]
     assert results[1]["problem"]["code"] == "unknown_document"
-    assert results[2]["explain"]["encoder"] == "hashing@1"
+    assert results[2]["explain"]["steps"][0]["of"][0]["encoder"] == "hashing@1"
     bad = world.query.post(url, json={"searches": [{"text": "x"}, {"limit": 1}]}).json()
     assert bad["field"] == "searches[1]"
 

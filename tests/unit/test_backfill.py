@@ -30,7 +30,7 @@ class Stores:
         for i in range(documents):
             self.put(self.old, i, 1)
         self.backfill = Backfill(
-            self.store, MemoryPublisher(self.log), collection, self.old, self.new, 2, window, 0.0, retry_seconds
+            self.store, MemoryPublisher(self.log), collection, [self.old], self.new, 2, window, 0.0, retry_seconds
         )  # fmt: skip
         self.read = 0
 

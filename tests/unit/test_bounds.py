@@ -181,7 +181,7 @@ def test_a_literal_is_what_the_value_was(value: float) -> None:
 @pytest.mark.parametrize(
     "body, field",
     [
-        ({"text": "a", "cursor": "x" * 65}, "cursor"),
+        ({"text": "a", "cursor": "x" * 73}, "cursor"),
         ({"text": "a", "after": "1" * 65}, "after"),
         ({"text": "a", "tenant": "x" * 1_025}, "tenant"),
         ({"document": "x" * 1_025}, "document"),
@@ -203,15 +203,15 @@ def test_a_search_is_bounded(body: dict[str, Any], field: str) -> None:
 @pytest.mark.parametrize("cursor", ["", "a", "ä", "YQ", "====", "x" * 64])
 def test_a_cursor_that_was_never_given_is_refused(cursor: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        request.offset_of(request.parse({"text": "a", "cursor": cursor}))
+        request.place_of(request.parse({"text": "a", "cursor": cursor}))
     assert caught.value.code == "invalid_cursor"
 
 
 def test_a_cursor_goes_back_and_forth() -> None:
     body = request.parse({"text": "a", "limit": 5})
-    assert (
-        request.offset_of(request.parse({"text": "a", "limit": 5, "cursor": request.make_cursor(body, 9_995)})) == 9_995
-    )
+    assert request.place_of(
+        request.parse({"text": "a", "limit": 5, "cursor": request.make_cursor(body, 9_995, 100)})
+    ) == (9_995, 100)
 
 
 # Records of the pipeline's own topics

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driftline.core.collections import Chunking
 from driftline.core.errors import InvalidRecord
+from driftline.core.indexes import Chunking
 from driftline.retrieval.chunking import chunk, sentence_spans, windows
 
 

@@ -55,7 +55,7 @@ def test_a_creation_waits_for_a_store_that_is_not_there_and_for_one_that_is_not_
     asked = answering(world, monkeypatch, None, PartlyUnavailable("milvus", "not loaded"), 0)
     made, new = collections(world, wait_seconds=60).create(DEFINITION)
     assert new
-    assert asked == [made.complete.store] * 3
+    assert asked == [made.primary.complete.store] * 3
 
 
 @pytest.mark.parametrize("answer", [None, PartlyUnavailable("milvus", "not loaded")])

@@ -66,7 +66,7 @@ class World:
 
     def put(self, generation: int, titles: list[str], version: int = 1) -> None:
         embedder = OLD if generation == 1 else NEW
-        target = self.collection.target(self.collection.generation(generation), embedder.space)
+        target = self.collection.target(self.collection.primary.generation(generation), embedder.space)
         self.store.ensure(target)
         documents = [
             StoredDocument(document_key("", t), "", t, version, b"{}", {}, (t,), embedder._one(t)[None]) for t in titles
@@ -90,7 +90,7 @@ class World:
         asked = Text(query) if isinstance(query, str) else query
         wanted = Wanted(needed, to_rerank=to_rerank)
         engine = Engine(self.view, self.store, self.queries)
-        found = engine.search(self.collection, legs or self.collection.routes, asked, wanted)
+        found = engine.search(self.collection.primary, legs or self.collection.primary.routes, asked, wanted)
         self.legs = found.legs
         return [(hit.id, hit.score) for hit in found.hits[:needed]]
 
@@ -223,4 +223,4 @@ def test_a_collection_keeps_its_generations_and_route_through_the_control_topic(
     view.apply(collection_record(changed).value)
     found: Collection = view.collection("things")
     assert found == changed
-    assert (found.complete.number, found.newest.number, found.unused_number) == (1, 2, 4)
+    assert (found.primary.complete.number, found.primary.newest.number, found.unused_number) == (1, 2, 4)

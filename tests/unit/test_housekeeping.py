@@ -154,7 +154,7 @@ def test_a_new_notice_of_a_collection_is_followed_at_once() -> None:
 def test_a_tombstone_is_purged_only_after_its_days() -> None:
     """The changes log keeps events for as long: one that comes again from there must still find the tombstone."""
     store, view, now = MemoryStore(), a_view(), now_us()
-    target = a_collection().target(a_collection().complete, SPACE)
+    target = a_collection().target(a_collection().primary.complete, SPACE)
     store.ensure(target)
     store.apply(target, WritePlan(removals=(Removal("k", 5, 0),)), lambda: 1.0)
     for days, kept in ((0.0, True), (7.9, True), (8.1, False)):

@@ -92,12 +92,12 @@ class World:
             return record
         dimension = MemoryEmbedder().space.dimension
         values = np.ones((1, dimension), dtype=np.float32)
-        vectors = tuple(NamedVectors("default", self.collection.complete.space, g, values) for g in generations)
+        vectors = tuple(NamedVectors("default", self.collection.primary.complete.space, g, values) for g in generations)
         return replace(record, vectors=vectors)
 
     def held(self, generation: int = 1) -> dict[str, int]:
         """Document id -> version of the live documents."""
-        target = self.collection.target(self.collection.generation(generation), MemoryEmbedder().space)
+        target = self.collection.target(self.collection.primary.generation(generation), MemoryEmbedder().space)
         return {id: version for _, id, version, _ in self.store.scan(target)}
 
 
@@ -166,7 +166,7 @@ def test_a_version_is_remembered_until_its_write_can_be_read_back() -> None:
 def test_a_receipt_waits_until_searches_can_see_the_write() -> None:
     world = World()
     processed = world.member().process([world.event("a", 1)])
-    target = world.collection.target(world.collection.complete, MemoryEmbedder().space)
+    target = world.collection.target(world.collection.primary.complete, MemoryEmbedder().space)
     assert world.store.versions(target, [world.store.scan(target).__next__()[0]], 0) == {}
     assert settled(processed) == [Outcome.SEARCHABLE]
     assert len(world.store.versions(target, [world.store.scan(target).__next__()[0]], 0)) == 1
@@ -175,10 +175,10 @@ def test_a_receipt_waits_until_searches_can_see_the_write() -> None:
 def test_a_crash_between_two_generations_leaves_the_complete_one_ahead() -> None:
     """Generation 2 may lack what generation 1 has, and is filled; the other way round nothing would."""
     base = a_collection()
-    second = Generation(2, "default", base.complete.space, "test_things_u1_2")
+    second = Generation(2, "default", base.primary.complete.space, "test_things_u1_2")
     world = World(replace(base, generations=(*base.generations, second)))
     member = world.member()
-    for failing in ("test_things_u1_2", base.complete.store):
+    for failing in ("test_things_u1_2", base.primary.complete.store):
         world.store.failing_store = failing
         with pytest.raises(Unavailable):
             member.process([world.event("a", 1, generations=(1, 2))])

@@ -113,7 +113,7 @@ class Pipeline:
     def stored(self) -> dict[str, tuple[int, set[int]]]:
         """Document id -> (version, chunks) of everything searchable."""
         found: dict[str, tuple[int, set[int]]] = {}
-        target = self.collection.target(self.collection.complete, self.embedder.space)
+        target = self.collection.target(self.collection.primary.complete, self.embedder.space)
         if self.store.count(target) is None:
             return {}
         for _, document_id, version, chunk in self.store.scan(target):
@@ -131,7 +131,7 @@ def test_an_accepted_document_becomes_searchable_with_a_receipt() -> None:
         Outcome.SEARCHABLE,
         BASE + position.offset,
     )
-    target = p.collection.target(p.collection.complete, p.embedder.space)
+    target = p.collection.target(p.collection.primary.complete, p.embedder.space)
     ((hit,),) = p.store.search(target, VectorQuery(p.embedder._one("red shoes")[None], 5, None))
     assert hit.id == "a"
     assert hit.score == pytest.approx(1.0)

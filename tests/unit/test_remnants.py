@@ -36,7 +36,7 @@ class Index:
 
     @property
     def target(self) -> StoreTarget:
-        return self.collection.target(self.collection.complete, MemoryEmbedder().space)
+        return self.collection.target(self.collection.primary.complete, MemoryEmbedder().space)
 
     def rows(self) -> set[tuple[str, int, int]]:
         """Id, version, chunk."""

@@ -24,15 +24,20 @@ def world() -> object:
 
 
 @pytest.fixture
-def searcher(world: World) -> object:
+def through(world: World) -> object:
+    made = WriteThrough(world.store, world.publisher, world.view.space)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def searcher(world: World, through: WriteThrough) -> Searcher:
     start(world)
     world.run_until("backfilling")
     world.controller.pause("things", True)
     tail = ReceiptTail(MemoryLogReader(world.log))
     tail.start()
-    through = WriteThrough(world.store, world.publisher, world.view.space)
-    yield Searcher(world.view, world.encoders, world.store, world.cache, tail, QuerySection(), None, through)
-    through.close()
+    return Searcher(world.view, world.encoders, world.store, world.cache, tail, QuerySection(), None, through)
 
 
 TEXT = "green shoes wool cold"
@@ -45,29 +50,28 @@ def search(searcher: Searcher, **options: object) -> tuple[dict[str, float], int
     assert len(found) == len(answer.page.hits), "a document is there once"
     assert list(found.values()) == sorted(found.values(), reverse=True)
     assert answer.explain is not None
-    return found, answer.explain.get("reranked", 0)
+    ((of,),) = [step["of"] for step in answer.explain["steps"]]
+    return found, of["reranked"]
 
 
-def embedded(world: World, searcher: Searcher) -> set[str]:
+def embedded(through: WriteThrough) -> set[str]:
     """The documents that searches had embedded."""
-    through = searcher._through
-    assert through is not None
     keys = {key for _, _, key, _ in through._asked}
     return {title for title in TITLES if document_key("", title) in keys}
 
 
-def test_old_hits_are_ranked_by_the_new_model_and_carried_over(world: World, searcher: Searcher) -> None:
+def test_old_hits_are_ranked_by_the_new_model_and_carried_over(
+    world: World, searcher: Searcher, through: WriteThrough
+) -> None:
     held = set(world.versions(2))
     world.new.priorities.clear()
     found, reranked = search(searcher, rerank=15)
     assert world.new.priorities == {Priority.SEARCH}
-    done = embedded(world, searcher)
+    done = embedded(through)
     assert len(done) == reranked == 15
     query = world.new._one(TEXT)
     for i in done:
         assert found[i] == pytest.approx(float(query @ world.new._one(i)), abs=1e-5), "the new generation's own score"
-    through = searcher._through
-    assert through is not None
     through.flush()
     world.backfill()
     assert held.isdisjoint(done)
@@ -75,22 +79,24 @@ def test_old_hits_are_ranked_by_the_new_model_and_carried_over(world: World, sea
     assert world.versions(2).items() <= world.versions(1).items()
 
 
-def test_the_second_half_is_looked_for_near_what_the_first_half_showed(world: World, searcher: Searcher) -> None:
+def test_the_second_half_is_looked_for_near_what_the_first_half_showed(
+    world: World, searcher: Searcher, through: WriteThrough
+) -> None:
     held = set(world.versions(2))
     _, none = search(searcher)
     assert none == 0
     _, reranked = search(searcher, rerank=40)
     as_found = [i for i in world.find(TEXT, Wanted(250, to_rerank=True)) if i not in held][:reranked]
-    assert set(as_found[: reranked // 2]) <= embedded(world, searcher), "the first half are the best hits as found"
-    assert embedded(world, searcher) - set(as_found), "the second half is more than what the first search found"
+    assert set(as_found[: reranked // 2]) <= embedded(through), "the first half are the best hits as found"
+    assert embedded(through) - set(as_found), "the second half is more than what the first search found"
 
 
-def test_what_was_not_embedded_comes_after_what_was(world: World, searcher: Searcher) -> None:
+def test_what_was_not_embedded_comes_after_what_was(world: World, searcher: Searcher, through: WriteThrough) -> None:
     held = set(world.versions(2))
     found, reranked = search(searcher, rerank=9)
     assert reranked == 9
     places = {i: place for place, i in enumerate(found)}
-    done = embedded(world, searcher)
+    done = embedded(through)
     assert max(places[i] for i in done) < min(place for i, place in places.items() if i not in done | held)
 
 

@@ -91,6 +91,6 @@ def test_a_token_that_none_can_be_is_the_callers_fault_everywhere(world: World, 
 
 
 def test_a_document_of_a_collection_whose_store_is_not_made_yet_is_unknown(world: World) -> None:
-    world.store.drop(world.collection.target(world.collection.complete, world.embedder.space))
+    world.store.drop(world.collection.target(world.collection.primary.complete, world.embedder.space))
     answer = world.ingest.get("/v1/status/things/a")
     assert (answer.status_code, answer.json()) == (200, {"id": "a", "state": "unknown"})

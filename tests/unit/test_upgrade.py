@@ -49,7 +49,7 @@ def test_an_upgrade_carries_every_document_over_and_ends_with_the_new_generation
     assert world.new.priorities == {Priority.BACKGROUND}
     assert [g.number for g in world.now.generations] == [1, 2], "the way back stays open"
     if not world.state.fallback:
-        assert world.now.routes == (Leg(2),)
+        assert world.now.primary.routes == (Leg(2),)
     world.controller.finish("things", force=True)
     assert [g.number for g in world.now.generations] == [2]
     assert [g.number for g in world.now.retired] == [1]
@@ -63,7 +63,7 @@ def test_searches_find_every_document_at_every_moment(world: World) -> None:
 
     def check() -> None:
         for title in (TITLES[0], TITLES[77], TITLES[-1]):
-            assert title in world.find(title)[:3], (world.state.phase, world.now.routes)
+            assert title in world.find(title)[:3], (world.state.phase, world.now.primary.routes)
 
     world.run_until("complete", check)
 
@@ -106,7 +106,7 @@ def test_a_rollback_from_every_phase_leaves_the_collection_as_it_was(world: Worl
     world.drain()
     before = world.versions(1)
     world.controller.rollback("things")
-    assert world.now.routes == (Leg(1),)
+    assert world.now.primary.routes == (Leg(1),)
     assert [g.number for g in world.now.generations] == [1]
     assert world.versions(1) == before
     assert "fresh" in before
@@ -174,7 +174,7 @@ def test_a_complete_upgrade_is_told_as_whole_while_changes_are_between_their_two
 ) -> None:
     start(world)
     count = world.store.count
-    old = world.now.target(world.now.complete, world.view.space(world.now.complete.space)).store
+    old = world.now.target(world.now.primary.complete, world.view.space(world.now.primary.complete.space)).store
     monkeypatch.setattr(world.store, "count", lambda target: count(target) + 2 * (target.store == old))
     world.run_until("complete")
     told = view_of(world.state)
@@ -205,9 +205,9 @@ def test_a_collection_too_small_to_fit_on_is_served_by_the_old_generation_until_
     try:
         start(world)
         world.run_until("backfilling")
-        assert (world.state.decision, world.now.routes) == ("wait", (Leg(1),))
+        assert (world.state.decision, world.now.primary.routes) == ("wait", (Leg(1),))
         world.run_until("complete")
-        assert world.now.routes == (Leg(2),)
+        assert world.now.primary.routes == (Leg(2),)
     finally:
         world.close()
 
@@ -219,11 +219,11 @@ def test_a_worse_model_is_noticed_and_the_status_quo_is_served(world: World) -> 
     world.controller.start("things", "better", {}, judged)
     world.run_until("complete")
     assert world.state.fallback
-    assert world.now.routes == (Leg(1),)
+    assert world.now.primary.routes == (Leg(1),)
     with pytest.raises(Conflict, match="status quo"):
         world.controller.finish("things")
     world.controller.finish("things", force=True)
-    assert world.now.routes == (Leg(2),)
+    assert world.now.primary.routes == (Leg(2),)
 
 
 def test_a_stream_that_drifts_from_the_fit_sample_is_noticed_and_fitted_again() -> None:
@@ -256,7 +256,7 @@ def test_a_stream_that_drifts_from_the_fit_sample_is_noticed_and_fitted_again() 
         assert drift.shift > 0.2
         # Of a hundred hits one may stand in a tie that rounding decides; which texts are drawn is random.
         assert drift.overlap >= 0.98, "the shadow queries are of before"
-        assert world.now.routes == (Leg(1),)
+        assert world.now.primary.routes == (Leg(1),)
         assert world.state.refits == 1
         world.run_until("backfilling")
         assert world.state.compensation not in ("", first)
@@ -272,7 +272,7 @@ def test_another_model_under_the_same_name_fails_the_upgrade(world: World) -> No
     world.encoders.by_name["better"] = MemoryEmbedder(80, "better")  # type: ignore[attr-defined]
     world.controller.tick()
     assert world.state.phase == "failed"
-    assert world.now.routes == (Leg(1),)
+    assert world.now.primary.routes == (Leg(1),)
 
 
 def test_the_old_model_is_unloaded_some_time_after_the_end_and_loaded_when_it_is_needed_again() -> None:

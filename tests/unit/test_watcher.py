@@ -37,7 +37,7 @@ def test_a_paused_upgrade_is_still_watched_and_falls_back(
         world.controller.tick()
     assert world.state.paused
     assert world.state.fallback
-    assert world.now.routes == (Leg(1),)
+    assert world.now.primary.routes == (Leg(1),)
 
 
 def test_a_look_that_takes_long_does_not_hold_up_the_backfill(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,9 @@ class World(Pipeline):
     def find(self, text: str, what: Wanted = Wanted(10)) -> list[str]:
         kept = Kept(0)
         queries = CachedEncoder(directly(self.encoders, Priority.SEARCH), kept, "query", query_embedding, kept.put)
-        found = Engine(self.view, self.store, queries).search(self.now, self.now.routes, Text(text), what)
+        found = Engine(self.view, self.store, queries).search(
+            self.now.primary, self.now.primary.routes, Text(text), what
+        )
         return [hit.id for hit in found.hits]
 
     def close(self) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import orjson
 
 from driftline.core.errors import InvalidRecord, InvalidRequest, SpaceMismatch
 from driftline.core.records import Removal, StoredDocument, StoreTarget, VectorQuery, WritePlan
-from driftline.core.vectors import are_finite, shape_of
+from driftline.core.vectors import Sparse, are_finite, shape_of
 
 # Bytes of UTF-8, as Milvus counts them; 65,535 is the most of any string there.
 TENANT_BYTES = 128
@@ -15,6 +16,8 @@ TEXT_BYTES = 65_535
 FIELDS_BYTES = 65_535
 # Milvus' limit of a JSON value.
 ATTRIBUTES_BYTES = 65_536
+# Of a row of sparse vectors: 8 bytes each, as base64 in a string.
+SPARSE_TERMS = 6_000
 # Of one search: results, and vectors.
 MAX_LIMIT = 16_384
 MAX_QUERIES = 16_384
@@ -46,6 +49,8 @@ def _check_document(target: StoreTarget, document: StoredDocument) -> None:
     expected = (len(document.chunks), target.kind, target.dimension)
     if (shape := (len(document.vectors), *shape_of(document.vectors))) != expected:
         raise _refused(f"{name}: its vectors: expected count, kind and dimension {expected}, found {shape}")
+    if isinstance(document.vectors, Sparse) and (most := int(np.diff(document.vectors.starts).max())) > SPARSE_TERMS:
+        raise _refused(f"{name}: its vectors: expected at most {SPARSE_TERMS} terms in a row, found {most}")
     if not are_finite(document.vectors):
         raise _refused(f"{name}: its vectors: expected finite numbers, found NaN or infinity")
 

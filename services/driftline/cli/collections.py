@@ -11,6 +11,7 @@ import yaml
 from driftline.cli.client import Api
 from driftline.cli.output import console, emit_json, fail, table
 from driftline.core import yamls
+from driftline.core.collections import parse_definition
 from driftline.core.errors import ConfigError
 
 app = typer.Typer(help="Create, show, list and delete collections.", no_args_is_help=True)
@@ -23,6 +24,34 @@ def create(
     as_json: _Json = False,
 ) -> None:
     """Create a collection; the same definition again changes nothing."""
+    definition = _read(file)
+    created = Api("ingest").call("PUT", f"/v1/collections/{definition['name']}", json=definition)
+    if as_json:
+        emit_json(created)
+        return
+    console.print(f"collection [bold]{created['name']}[/] with {_indexes(created['definition'])}")
+
+
+@app.command()
+def apply(
+    file: Annotated[Path, typer.Option("-f", "--file", help="YAML or JSON definition, the whole of it")],
+    as_json: _Json = False,
+) -> None:
+    """Change a live collection to this definition: fields, profiles, the description; an index more, or fewer of them.
+
+    An index that is added is filled in the background, and searched once it holds every document.
+    """
+    definition = _read(file)
+    changed = Api("upgrade").call("PUT", f"/v1/collections/{definition['name']}/definition", json=definition)
+    if as_json:
+        emit_json(changed)
+        return
+    console.print(f"collection [bold]{changed['name']}[/]: {', '.join(changed['changes']) or 'nothing changed'}")
+    if changed["filling"]:
+        console.print(f"[dim]driftline upgrade status {changed['name']} --watch[/]")
+
+
+def _read(file: Path) -> dict[str, Any]:
     try:
         definition: Any = yamls.parse(file.read_text(encoding="utf-8"), str(file))
     except OSError as error:
@@ -33,11 +62,12 @@ def create(
         fail(str(error))
     if not isinstance(definition, dict) or not isinstance(definition.get("name"), str):
         fail(f"{file}: expected a mapping with a `name`")
-    created = Api("ingest").call("PUT", f"/v1/collections/{definition['name']}", json=definition)
-    if as_json:
-        emit_json(created)
-    else:
-        console.print(f"collection [bold]{created['name']}[/] in space {created['generations'][-1]['space']}")
+    return definition
+
+
+def _indexes(definition: dict[str, Any]) -> str:
+    named = parse_definition(definition).named_indexes
+    return ", ".join(f"{name} ({index.encoder or 'words'})" for name, index in named.items())
 
 
 @app.command("list")
@@ -48,9 +78,9 @@ def list_(as_json: _Json = False) -> None:
         emit_json(found)
     else:
         table(
-            ["collection", "encoder", "metric", "tenancy", "fields"],
+            ["collection", "indexes", "metric", "tenancy", "fields"],
             [
-                (c["name"], c["definition"]["embedding"]["encoder"], c["definition"]["metric"],
+                (c["name"], _indexes(c["definition"]), c["definition"]["metric"],
                  "on" if c["definition"]["tenancy"] else "off", ", ".join(c["definition"]["fields"]))
                 for c in found
             ],
@@ -67,8 +97,8 @@ def show(name: str, as_json: _Json = False) -> None:
     console.print(f"[bold]{found['name']}[/]  {found['documents']} documents")
     console.print(yaml.safe_dump(found["definition"], sort_keys=False), highlight=False)
     table(
-        ["generation", "space", "store"],
-        [(g["number"], g["space"], g["store"]) for g in found["generations"]],
+        ["generation", "index", "space", "store"],
+        [(g["number"], g["vector_name"], g["space"], g["store"]) for g in found["generations"]],
     )
 
 

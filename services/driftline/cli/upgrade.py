@@ -28,6 +28,7 @@ _Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 def start(
     collection: str,
     to: Annotated[str, typer.Option("--to", help="the new encoder; it must be loaded")],
+    index: Annotated[str | None, typer.Option(help="which index; left out: the first")] = None,
     margin: Annotated[float | None, typer.Option(help="how far quality may fall, relative to the status quo")] = None,
     pairs: Annotated[int | None, typer.Option(help="documents embedded by both models to fit on")] = None,
     per_second: Annotated[float | None, typer.Option(help="most documents re-embedded per second")] = None,
@@ -35,7 +36,13 @@ def start(
     as_json: _Json = False,
 ) -> None:
     """Start carrying a collection to another encoder."""
-    options: dict[str, Any] = {"encoder": to, "margin": margin, "pairs": pairs, "per_second": per_second}
+    options: dict[str, Any] = {
+        "encoder": to,
+        "index": index,
+        "margin": margin,
+        "pairs": pairs,
+        "per_second": per_second,
+    }
     body = {name: value for name, value in options.items() if value is not None}
     if judged is not None:
         body["queries"] = _judged(judged)

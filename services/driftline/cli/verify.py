@@ -11,8 +11,10 @@ from driftline.cli.client import Api
 from driftline.cli.connect import connections
 from driftline.cli.output import emit_json, fail, table
 from driftline.core import codec
+from driftline.core.collections import fields_of, parse_definition
 from driftline.core.errors import InvalidRecord, Unavailable
 from driftline.core.follow import read_to_end
+from driftline.core.indexes import Index
 from driftline.core.ports import LogReader, VectorStore
 from driftline.core.records import REPAIR, ChangeEvent, Operation, Outgoing, StoreTarget, document_key, record_key
 from driftline.core.topics import CHANGES, DOCUMENTS
@@ -36,8 +38,13 @@ def accepted_documents(reader: LogReader, collection_uid: str) -> tuple[dict[str
     return newest, unreadable
 
 
-def differences(store: VectorStore, target: StoreTarget, log: dict[str, ChangeEvent]) -> list[tuple[str, str, str]]:
-    """(key, document id, what is wrong): missing, stale, resurrected, unknown, orphaned chunks."""
+def differences(
+    store: VectorStore, target: StoreTarget, log: dict[str, ChangeEvent], index: Index | None = None
+) -> list[tuple[str, str, str]]:
+    """(key, document id, what is wrong): missing, stale, resurrected, unknown, orphaned chunks.
+
+    `index` tells which documents the store has rows of; None: of all.
+    """
     rows: dict[str, dict[int, int]] = {}
     ids: dict[str, str] = {}
     for key, document_id, version, chunk in store.scan(target):
@@ -49,6 +56,9 @@ def differences(store: VectorStore, target: StoreTarget, log: dict[str, ChangeEv
         if event.operation is Operation.DELETE:
             if stored:
                 wrong.append((key, event.id, "resurrected" if 0 in stored else "orphaned chunks"))
+        elif index is not None and not index.text_of(fields_of(event.fields_json)).strip():
+            if stored:
+                wrong.append((key, event.id, "stale" if 0 in stored else "orphaned chunks"))
         elif stored is None or 0 not in stored:
             wrong.append((key, event.id, "missing"))
         elif stored[0] != event.version:
@@ -61,7 +71,8 @@ def differences(store: VectorStore, target: StoreTarget, log: dict[str, ChangeEv
 
 def repairs(log: dict[str, ChangeEvent], wrong: list[tuple[str, str, str]]) -> list[Outgoing]:
     """The log's versions of what differs, marked so that index takes out every row that is not theirs."""
-    events = [replace(log[key], source=REPAIR) for key, _, _ in wrong if key in log]
+    keys = dict.fromkeys(key for key, _, _ in wrong if key in log)
+    events = [replace(log[key], source=REPAIR) for key in keys]
     return [
         Outgoing(CHANGES.name, record_key(e.collection_uid, e.tenant, e.id), codec.encode_change(e)) for e in events
     ]
@@ -74,19 +85,24 @@ def verify(
 ) -> None:
     """Compare a collection in Milvus with the accepted documents in the log. Exit 1 when they differ.
 
-    Records of the log that cannot be read are listed, and may be of any collection. While an upgrade runs, the
-    generation that holds every document is compared."""
+    Every index is compared, in the generation that holds all of it. Records of the log that cannot be read are listed,
+    and may be of any collection."""
     # Here: the clients cost half of what the command line takes to import, and the image of encode has none of Milvus.
     from driftline.adapters.kafka import KafkaLogReader, KafkaPublisher
     from driftline.adapters.milvus import MilvusStore
 
     shown = Api("ingest").call("GET", f"/v1/collections/{collection}")
-    generation = next(g for g in shown["generations"] if g["number"] == shown["complete"])
+    definition = parse_definition(shown["definition"])
+    generations = {g["number"]: g for g in shown["generations"]}
     settings = connections()
-    target = StoreTarget(generation["store"], generation["space"], 0, "", shown["uid"])
     try:
         log, unreadable = accepted_documents(KafkaLogReader(settings.kafka), shown["uid"])
-        wrong = differences(MilvusStore(settings.milvus), target, log)
+        store, wrong = MilvusStore(settings.milvus), []
+        for name, index in definition.named_indexes.items():
+            generation = generations[shown["indexes"][name]["complete"]]
+            target = StoreTarget(generation["store"], generation["space"], 0, "", shown["uid"])
+            wrong += [(key, i, f"{problem} in index {name}" if len(definition.named_indexes) > 1 else problem)
+                      for key, i, problem in differences(store, target, log, index)]  # fmt: skip
         if repair and wrong:
             publisher = KafkaPublisher(settings.kafka)
             publisher.publish(repairs(log, wrong))

@@ -5,14 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from driftline.core import jsons
 from driftline.core.errors import InvalidRecord, InvalidRequest, NotFound
-from driftline.core.limits import MAX_CHUNKS, MAX_DESCRIPTION, MAX_FIELDS, MAX_FIELDS_BYTES, MAX_NAME, MAX_VERSION
+from driftline.core.indexes import DEFAULT_INDEX, DefinitionPart, Index
+from driftline.core.limits import (
+    MAX_DESCRIPTION,
+    MAX_FIELDS,
+    MAX_FIELDS_BYTES,
+    MAX_INDEXES,
+    MAX_NAME,
+    MAX_PROFILES,
+    MAX_VERSION,
+)
 from driftline.core.records import Generation, Leg, Space, StoreTarget
 from driftline.core.schema import validated
 from driftline.core.values import FieldType, check_tenant_name, check_value, is_integer, shown
@@ -20,17 +30,12 @@ from driftline.core.values import FieldType, check_tenant_name, check_value, is_
 # The name becomes part of a Milvus collection's, which takes letters, digits and "_": "-" is replaced there.
 _NAME = re.compile(rf"[a-z][a-z0-9_-]{{0,{MAX_NAME - 1}}}")
 _FIELD = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{MAX_NAME - 1}}}")
-# Of an entry of Triton's model repository: a folder.
-_ENCODER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_SHORT_NAME = re.compile(rf"[a-z][a-z0-9_]{{0,{MAX_NAME - 1}}}")
 # Of a collection's fields, in a message that says which there are.
 _NAMED = 20
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FieldDefinition(_Model):
+class FieldDefinition(DefinitionPart):
     """One field of a document. `filter` makes it usable in filters; `required` refuses documents without it."""
 
     type: FieldType
@@ -44,43 +49,24 @@ class FieldDefinition(_Model):
         return self
 
 
-class Chunking(_Model):
-    """`whole` embeds a document as one chunk (cut at the encoder's limit); `sentences` as windows of sentences."""
-
-    mode: Literal["whole", "sentences"] = "whole"
-    max_tokens: int = Field(200, ge=16, le=8_192, description="of a window, in the encoder's own tokens")
-    overlap_tokens: int = Field(40, ge=0, le=4_096)
-    max_chunks: int = Field(256, ge=1, le=MAX_CHUNKS, description="documents that need more are refused")
-
-    @model_validator(mode="after")
-    def _overlap_fits(self) -> Chunking:
-        if self.mode == "sentences" and self.overlap_tokens * 2 > self.max_tokens:
-            raise ValueError("overlap_tokens must be at most half of max_tokens")
-        return self
-
-
-class Embedding(_Model):
-    """Which fields are embedded, joined with one space, and by which encoder."""
-
-    encoder: str
-    fields: tuple[str, ...] = Field(min_length=1, max_length=MAX_FIELDS)
-    chunking: Chunking = Chunking()
-
-    @model_validator(mode="after")
-    def _named(self) -> Embedding:
-        if not _ENCODER.fullmatch(self.encoder):
-            raise ValueError("encoder: expected the name of an encoder: up to 128 letters, digits, '_', '-' and '.'")
-        return self
-
-
-class CollectionDefinition(_Model):
+class CollectionDefinition(DefinitionPart):
     """`versions` says whose versions decide: `assigned` ones are positions in the log, `external` ones come with every
-    change, deletes too. A collection has one kind for life, so that the two scales never meet."""
+    change, deletes too. A collection has one kind for life, so that the two scales never meet.
+
+    `embedding` is the short spelling of a single index with the name `default`.
+    """
 
     name: str
     description: str = Field("", max_length=MAX_DESCRIPTION)
     fields: dict[str, FieldDefinition] = Field(min_length=1, max_length=MAX_FIELDS)
-    embedding: Embedding
+    embedding: Index | None = None
+    indexes: dict[str, Index] = Field(
+        default_factory=dict, max_length=MAX_INDEXES, description="ways of finding the documents, by name"
+    )
+    # Read by `retrieval.plan`, where the steps are.
+    profiles: dict[str, Any] = Field(
+        default_factory=dict, max_length=MAX_PROFILES, description="plans of searches, by name (docs/search.md)"
+    )
     metric: Literal["cosine", "ip", "l2"] = "cosine"
     tenancy: bool = False
     versions: Literal["assigned", "external"] = "assigned"
@@ -89,23 +75,84 @@ class CollectionDefinition(_Model):
     def _consistent(self) -> CollectionDefinition:
         if not _NAME.fullmatch(self.name):
             raise ValueError("name: expected a lower-case letter, then up to 62 of a-z, 0-9, '_' and '-'")
-        for name in self.embedding.fields:
-            if name not in self.fields:
-                raise ValueError(f"embedding.fields: {shown(name)} is not one of the fields")
-            if self.fields[name].type not in ("text", "keyword"):
-                raise ValueError(f"embedding.fields: {name!r} is a {self.fields[name].type}; expected text or keyword")
+        if (self.embedding is None) == (not self.indexes):
+            raise ValueError("indexes: expected either `indexes`, or `embedding` for a single one")
+        for name, index in self.named_indexes.items():
+            where = "embedding" if self.embedding else f"indexes.{shown(name)}"
+            if not _SHORT_NAME.fullmatch(name):
+                raise ValueError(f"{where}: expected a name of a lower-case letter, then up to 62 of a-z, 0-9 and '_'")
+            for field in index.fields:
+                if field not in self.fields:
+                    raise ValueError(f"{where}.fields: {shown(field)} is not one of the fields")
+                if (found := self.fields[field].type) not in ("text", "keyword"):
+                    raise ValueError(f"{where}.fields: {field!r} is a {found}; expected text or keyword")
+        for name in self.profiles:
+            if not _SHORT_NAME.fullmatch(name):
+                raise ValueError(f"profiles: {shown(name)} is not a name (a lower-case letter, then a-z, 0-9, '_')")
         for name in self.fields:
             if not _FIELD.fullmatch(name):
                 raise ValueError(f"fields: {shown(name)} is not a name (letter or '_', then letters, digits, '_')")
         return self
+
+    @property
+    def named_indexes(self) -> Mapping[str, Index]:
+        """The indexes by name, however they were spelled, never none."""
+        return {DEFAULT_INDEX: self.embedding} if self.embedding else self.indexes
+
+    def with_indexes(self, indexes: Mapping[str, Index]) -> CollectionDefinition:
+        """The same definition with these indexes; their names are checked by whoever made them."""
+        return self.model_copy(update={"embedding": None, "indexes": dict(indexes)})
+
+    def as_given(self) -> dict[str, Any]:
+        """For JSON: `embedding` or `indexes`, whichever it was given by."""
+        left_out = {"indexes" if self.embedding else "embedding", *(() if self.profiles else ("profiles",))}
+        return self.model_dump(mode="json", exclude=left_out)
+
+
+@dataclass(frozen=True)
+class CollectionIndex:
+    """An index of a collection, as the control topic knows it.
+
+    Searches read `routes`, newest generation first; the generation of the last leg holds every document that has
+    something for this index. One that was added to a live collection is not finished, and not searched, until then.
+    """
+
+    collection: Collection
+    name: str
+    definition: Index
+    generations: tuple[Generation, ...]
+    routes: tuple[Leg, ...]
+    is_finished: bool
+
+    @property
+    def complete(self) -> Generation:
+        """The generation that holds everything and is searched."""
+        return self.generation(self.routes[-1].generation)
+
+    @property
+    def newest(self) -> Generation:
+        """The generation whose encoder takes the queries."""
+        return self.generation(self.routes[0].generation)
+
+    def generation(self, number: int) -> Generation:
+        """A live generation of this index. Raises NotFound."""
+        for generation in self.generations:
+            if generation.number == number:
+                return generation
+        raise NotFound(
+            "unknown_generation",
+            f"index {self.name!r} of collection {self.collection.name!r} has no live generation {number}",
+            "generation",
+        )
 
 
 @dataclass(frozen=True)
 class Collection:
     """A collection as the control topic knows it.
 
-    Every write goes to all of `generations`. Searches read `legs`, newest generation first; the last leg's generation
-    holds every document. `retired` generations are written and read no more.
+    Every write goes to all of `generations`, which are of the index that their `vector_name` says. `legs` are what
+    searches read, those of each index newest generation first; an index without any is read in its newest generation.
+    `retired` generations are written and read no more. The indexes named in `unfinished` are written and not read yet.
     """
 
     definition: CollectionDefinition
@@ -116,36 +163,48 @@ class Collection:
     legs: tuple[Leg, ...] = ()
     next_generation: int = 0
     retired: tuple[Generation, ...] = ()
+    unfinished: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         return self.definition.name
 
-    @property
-    def routes(self) -> tuple[Leg, ...]:
-        """What searches read, never empty."""
-        return self.legs or (Leg(self.generations[-1].number),)
+    @cached_property
+    def indexes(self) -> tuple[CollectionIndex, ...]:
+        """In the order of the definition. The first finished one is what searches read that name none."""
+        return tuple(self._index(name, definition) for name, definition in self.definition.named_indexes.items())
+
+    def _index(self, name: str, definition: Index) -> CollectionIndex:
+        generations = tuple(g for g in self.generations if g.vector_name == name)
+        numbers = {g.number for g in generations}
+        legs = tuple(leg for leg in self.legs if leg.generation in numbers)
+        return CollectionIndex(
+            self, name, definition, generations, legs or (Leg(generations[-1].number),), name not in self.unfinished
+        )
 
     @property
-    def complete(self) -> Generation:
-        """The generation that holds every document and is searched."""
-        return self.generation(self.routes[-1].generation)
+    def finished(self) -> tuple[CollectionIndex, ...]:
+        """The indexes that hold every document and are searched, never none."""
+        return tuple(index for index in self.indexes if index.is_finished)
 
     @property
-    def newest(self) -> Generation:
-        """The generation whose encoder takes the queries."""
-        return self.generation(self.routes[0].generation)
+    def primary(self) -> CollectionIndex:
+        return self.finished[0]
+
+    def index(self, name: str) -> CollectionIndex:
+        """Raises NotFound."""
+        for index in self.indexes:
+            if index.name == name:
+                return index
+        raise NotFound(
+            "unknown_index",
+            f"collection {self.name!r} has no index {shown(name)}; it has {named(self.definition.named_indexes)}",
+            "index",
+        )
 
     @property
     def unused_number(self) -> int:
         return self.next_generation or max(g.number for g in self.generations) + 1
-
-    def generation(self, number: int) -> Generation:
-        """A live generation. Raises NotFound."""
-        for generation in self.generations:
-            if generation.number == number:
-                return generation
-        raise NotFound("unknown_generation", f"collection {self.name!r} has no live generation {number}", "generation")
 
     def target(self, generation: Generation, space: Space) -> StoreTarget:
         """Where a generation is stored; `space` is the one of its fingerprint."""
@@ -225,9 +284,9 @@ def check_document(definition: CollectionDefinition, fields: Any) -> bytes:
     for name, known in definition.fields.items():
         if known.required and fields.get(name) is None:
             raise InvalidRequest("missing_field", "this field is required", name)
-    if not embedded_text(definition, fields).strip():
-        names = named(definition.embedding.fields)
-        raise InvalidRequest("empty_text", f"nothing to embed: give text in at least one of {names}", names)
+    if not any(index.text_of(fields).strip() for index in definition.named_indexes.values()):
+        names = named(dict.fromkeys(name for index in definition.named_indexes.values() for name in index.fields))
+        raise InvalidRequest("empty_text", f"nothing to find it by: give text in at least one of {names}", names)
     try:
         encoded = orjson.dumps(dict(fields))
     except (TypeError, ValueError) as error:
@@ -251,11 +310,6 @@ def fields_of(fields_json: bytes) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise InvalidRecord("invalid_json", f"fields_json: expected an object, found {shown(fields)}")
     return fields
-
-
-def embedded_text(definition: CollectionDefinition, fields: Mapping[str, Any]) -> str:
-    """The text that is chunked and embedded: the embedded fields that hold text, joined with a space."""
-    return " ".join(str(fields[n]) for n in definition.embedding.fields if fields.get(n))
 
 
 def attributes_of(definition: CollectionDefinition, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import orjson
 
@@ -21,6 +21,7 @@ from driftline.core.records import (
     LogIncarnation,
     Outgoing,
     Space,
+    StatisticsRecord,
     UpgradeRecord,
 )
 from driftline.core.topics import CONTROL
@@ -32,7 +33,7 @@ _PART_BYTES = 512 * 1024
 
 
 def encode_definition(definition: CollectionDefinition) -> str:
-    return orjson.dumps(definition.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS).decode()
+    return orjson.dumps(definition.as_given()).decode()
 
 
 class ControlView:
@@ -46,6 +47,7 @@ class ControlView:
         self._logs: dict[str, LogIncarnation] = {}
         self._compensations: dict[str, dict[int, CompensationPart]] = {}
         self._upgrades: dict[str, UpgradeRecord] = {}
+        self._statistics: dict[tuple[str, int], bytes] = {}
         self._listeners: list[Callable[[Collection], None]] = []
         self._anew: dict[str, list[Callable[[], None]]] = {}
         self._asked: dict[str, float] = {}
@@ -77,6 +79,8 @@ class ControlView:
                 self._spaces[record.fingerprint] = record
             elif isinstance(record, CompensationPart):
                 self._compensations.setdefault(record.id, {})[record.part] = record
+            elif isinstance(record, StatisticsRecord):
+                self._statistics[(record.collection_uid, record.generation)] = record.content
             else:
                 self._upgrades[record.collection_uid] = record
 
@@ -90,16 +94,24 @@ class ControlView:
                 listener()
 
     def forget(self, key: bytes) -> None:
-        """A record was deleted: only compensations are, when nothing is served by them any more."""
+        """A record was deleted: only what nothing is served by any more is."""
         kind, _, rest = key.decode("utf-8", "replace").partition("/")
         if kind == "compensation":
             with self._lock:
                 self._compensations.pop(rest.partition("/")[0], None)
+        if kind == "statistics":
+            uid, _, generation = rest.partition("/")
+            with self._lock:
+                self._statistics.pop((uid, int(generation)) if generation.isdecimal() else ("", 0), None)
 
     def _apply_collection(self, parts: control_codec.CollectionParts) -> None:
         definition = parse_definition(jsons.parse(parts.definition_json, "definition_json"))
         if definition.name != parts.name:
             raise InvalidRecord("undecodable", f"collection {parts.name!r} has the definition of {definition.name!r}")
+        if {g.vector_name for g in parts.generations} != set(definition.named_indexes):
+            raise InvalidRecord("undecodable", f"collection {parts.name!r}: expected a live generation of every index")
+        if set(definition.named_indexes) <= set(parts.unfinished):
+            raise InvalidRecord("undecodable", f"collection {parts.name!r}: expected an index that is finished")
         collection = Collection(
             definition=definition,
             uid=parts.uid,
@@ -109,6 +121,7 @@ class ControlView:
             legs=parts.legs,
             next_generation=parts.next_generation,
             retired=parts.retired,
+            unfinished=parts.unfinished,
         )
         with self._lock:
             self._by_uid[collection.uid] = collection
@@ -184,6 +197,16 @@ class ControlView:
         with self._lock:
             return list(self._upgrades.values())
 
+    def statistics(self, collection_uid: str, generation: int) -> bytes:
+        """Of the texts of a lexical index's generation; empty until some are known."""
+        with self._lock:
+            return self._statistics.get((collection_uid, generation), b"")
+
+    def known_statistics(self) -> list[tuple[str, int]]:
+        """The uid of the collection and the number of the generation of all that are known."""
+        with self._lock:
+            return list(self._statistics)
+
     def log_base(self, topic: str) -> int:
         """Base of versions assigned from a log. Raises Unavailable until the log is registered."""
         with self._lock:
@@ -246,6 +269,7 @@ def collection_record(collection: Collection) -> Outgoing:
             collection.legs,
             collection.next_generation,
             collection.retired,
+            collection.unfinished,
         )
     )
     return Outgoing(CONTROL.name, f"collection/{collection.name}".encode(), value, 0)
@@ -271,6 +295,14 @@ def forget_compensation(identity: str, content: bytes) -> list[Outgoing]:
 def upgrade_record(upgrade: UpgradeRecord) -> Outgoing:
     key = f"upgrade/{upgrade.collection_uid}".encode()
     return Outgoing(CONTROL.name, key, control_codec.encode_upgrade(upgrade), 0)
+
+
+def statistics_record(collection_uid: str, generation: int, content: bytes | None) -> Outgoing:
+    """None: nothing is to be known any more."""
+    value = None
+    if content is not None:
+        value = control_codec.encode_statistics(StatisticsRecord(collection_uid, generation, content))
+    return Outgoing(CONTROL.name, f"statistics/{collection_uid}/{generation}".encode(), value, 0)
 
 
 def space_record(space: Space) -> Outgoing:
@@ -299,8 +331,11 @@ def store_name(prefix: str, name: str, uid: str, generation: int) -> str:
 
 
 def new_collection(
-    definition: CollectionDefinition, uid: str, space: Space, created_at_us: int, store_prefix: str
+    definition: CollectionDefinition, uid: str, spaces: Mapping[str, Space], created_at_us: int, store_prefix: str
 ) -> Collection:
-    """A fresh collection with its first generation."""
-    store = store_name(store_prefix, definition.name, uid, 1)
-    return Collection(definition, uid, (Generation(1, "default", space.fingerprint, store),), created_at_us)
+    """A fresh collection with the first generation of each index; `spaces` are by the names of these."""
+    generations = tuple(
+        Generation(number, name, spaces[name].fingerprint, store_name(store_prefix, definition.name, uid, number))
+        for number, name in enumerate(definition.named_indexes, 1)
+    )
+    return Collection(definition, uid, generations, created_at_us)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from driftline.core.errors import InvalidRecord
-from driftline.core.limits import MAX_COMPENSATION_PARTS, MAX_DIMENSION
+from driftline.core.limits import MAX_COMPENSATION_PARTS, MAX_DIMENSION, MAX_STATISTICS_BYTES
 from driftline.core.messages import LARGEST, LONGEST_NAME, LONGEST_SOURCE, bounded, parse, within
 from driftline.core.records import (
     Carry,
@@ -15,6 +15,7 @@ from driftline.core.records import (
     Leg,
     LogIncarnation,
     Space,
+    StatisticsRecord,
     UpgradeRecord,
 )
 from driftline.wire.v1 import control_pb2
@@ -37,6 +38,7 @@ class CollectionParts:
     legs: tuple[Leg, ...] = ()
     next_generation: int = 0
     retired: tuple[Generation, ...] = ()
+    unfinished: tuple[str, ...] = ()
 
 
 def encode_collection(parts: CollectionParts) -> bytes:
@@ -53,6 +55,7 @@ def encode_collection(parts: CollectionParts) -> bytes:
         ],
         next_generation=parts.next_generation,
         retired=_generations(parts.retired),
+        unfinished=parts.unfinished,
     )
     return control_pb2.ControlRecord(collection=record).SerializeToString(deterministic=True)
 
@@ -88,7 +91,14 @@ def encode_log(log: LogIncarnation) -> bytes:
     return control_pb2.ControlRecord(log=record).SerializeToString(deterministic=True)
 
 
-ControlRecord = Space | LogIncarnation | CollectionParts | CompensationPart | UpgradeRecord
+def encode_statistics(statistics: StatisticsRecord) -> bytes:
+    record = control_pb2.StatisticsRecord(
+        collection_uid=statistics.collection_uid, generation=statistics.generation, content=statistics.content
+    )
+    return control_pb2.ControlRecord(statistics=record).SerializeToString(deterministic=True)
+
+
+ControlRecord = Space | LogIncarnation | CollectionParts | CompensationPart | UpgradeRecord | StatisticsRecord
 
 
 def decode_control(value: bytes | None) -> ControlRecord:
@@ -118,6 +128,12 @@ def decode_control(value: bytes | None) -> ControlRecord:
         case "upgrade":
             bounded("collection_uid", m.upgrade.collection_uid, LONGEST_NAME, 1)
             return UpgradeRecord(m.upgrade.collection, m.upgrade.collection_uid, m.upgrade.state_json)
+        case "statistics":
+            s = m.statistics
+            bounded("collection_uid", s.collection_uid, LONGEST_NAME, 1)
+            within("generation", s.generation, 1, LARGEST)
+            bounded("content", s.content, MAX_STATISTICS_BYTES)
+            return StatisticsRecord(s.collection_uid, s.generation, s.content)
         case "collection":
             return _collection(m.collection)
     raise InvalidRecord("undecodable", "a ControlRecord without a record that this version knows")
@@ -147,6 +163,7 @@ def _collection(c: control_pb2.CollectionRecord) -> CollectionParts:
         legs,
         c.next_generation,
         _decoded_generations(c.retired),
+        tuple(c.unfinished),
     )
 
 

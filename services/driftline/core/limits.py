@@ -28,15 +28,19 @@ MAX_INTEGER = 2**63 - 1
 MAX_FIELDS = 256
 MAX_DESCRIPTION = 4_000
 MAX_NAME = 63
+MAX_INDEXES = 16
+MAX_PROFILES = 64
 # Milvus' own limit for a vector.
 MAX_DIMENSION = 32_768
 # The square of a difference, summed over 32,768 dimensions, still is a float32.
 MAX_VECTOR_VALUE = 1e15
 MAX_GENERATION = 2**31 - 1
-# Vectors of one record: one per live generation, of which there are two.
+# Vectors of one record: one per live generation, of which an index has at most two.
 MAX_NAMED_VECTORS = 64
 # A compensation of 4,096 x 4,096 has 128 parts.
 MAX_COMPENSATION_PARTS = 4_096
+# Of one record of the control topic, of which a broker takes 1 MB by default.
+MAX_STATISTICS_BYTES = 900_000
 
 MAX_FILTER_DEPTH = 16
 MAX_FILTER_CONDITIONS = 512
@@ -67,6 +71,8 @@ LIMITS = (
     Limit("an external version", "1 to 2^53 - 1"),
     Limit("chunks of a document", f"the collection's max_chunks, at most {MAX_CHUNKS:,}"),
     Limit("fields of a collection", f"{MAX_FIELDS}"),
+    Limit("indexes of a collection", f"{MAX_INDEXES}"),
+    Limit("profiles of a collection", f"{MAX_PROFILES}"),
     Limit("a collection's description", f"{MAX_DESCRIPTION:,} characters"),
     Limit(
         "a filter",

@@ -267,6 +267,15 @@ class UpgradeRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class StatisticsRecord:
+    """What is known of the texts of a lexical index, as `retrieval.lexical` writes it."""
+
+    collection_uid: str
+    generation: int
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class LogIncarnation:
     """One life of a log. A version assigned from it is `base_version` + offset.
 

@@ -11,20 +11,22 @@ from driftline.core.errors import InvalidRecord, PartlyUnavailable
 from driftline.core.keys import document_embedding
 from driftline.core.ports import Cache, EmbedAnswer, Embedder
 from driftline.core.records import Generation, Priority, Space
-from driftline.core.vectors import Matrix
+from driftline.core.vectors import Matrix, Sparse
 from driftline.encode.pace import Pace
 from driftline.encode.settings import EncodeSection
 from driftline.retrieval.embeddings import CachedEncoder
+from driftline.retrieval.lexical import LexicalSpaces
 
 
 @dataclass(slots=True)
 class Job:
-    """What one upsert needs of the encoder of one generation. `vectors` are filled in, or `failed` says why not."""
+    """What one upsert needs for one generation; no chunks where it has nothing for that index. `vectors` are filled in,
+    or `failed` says why not."""
 
     generation: Generation
     space: Space
     chunks: list[str]
-    vectors: list[Matrix | None]
+    vectors: list[Matrix | Sparse | None]
     failed: InvalidRecord | PartlyUnavailable | None = None
 
 
@@ -45,6 +47,7 @@ class JobEmbedder:
             partial(cache.set_many, ttl_seconds=settings.cache_ttl_seconds),
             settings.request_texts,
         )
+        self._lexical = LexicalSpaces()
         # Of the last requests; 0 before the first.
         self.texts_per_second = 0.0
 
@@ -61,6 +64,10 @@ class JobEmbedder:
                     job.failed = error
 
     def _embed_space(self, space: Space, jobs: Sequence[Job]) -> None:
+        if space.analyzer:
+            for job in jobs:
+                job.vectors[:] = self._lexical.document_weights(space, job.chunks)
+            return
         slots = [(job, i) for job in jobs for i in range(len(job.chunks))]
         texts = [space.document_prefix + job.chunks[i] for job, i in slots]
         for (job, i), answer in zip(slots, self._encoder.encode(space, texts), strict=True):

@@ -11,7 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from driftline.core import codec, metrics
-from driftline.core.collections import Collection, embedded_text, fields_of
+from driftline.core.collections import CollectionIndex, fields_of
 from driftline.core.control import ControlView
 from driftline.core.deferral import deferred
 from driftline.core.errors import InvalidRecord, PartlyUnavailable, SpaceMismatch
@@ -34,11 +34,12 @@ from driftline.core.records import (
 from driftline.core.stage import Processed, Refused, Result
 from driftline.core.topics import CHANGES, VECTORS
 from driftline.core.troubles import Troubles
+from driftline.core.vectors import Sparse, Vectors
 from driftline.encode.embed import Job, JobEmbedder
 from driftline.encode.pace import Pace, Unpaced
 from driftline.encode.settings import EncodeSection
 from driftline.encode.share import Shares
-from driftline.retrieval.chunking import Span, TokenSpans, chunk
+from driftline.retrieval.chunking import Span, TokenSpans, chunk, word_spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,27 +160,36 @@ class EncodeStage:
             return []
         if until := self._troubles.waits_until(collection.uid):
             return _PutOff("waits", until)
-        wanted = [g for g in collection.generations if event.backfill_generation in (0, g.number)]
         try:
-            text = embedded_text(collection.definition, fields_of(event.fields_json))
-            if not text.strip():
+            fields = fields_of(event.fields_json)
+            texts = {index.name: index.definition.text_of(fields) for index in collection.indexes}
+            if not any(text.strip() for text in texts.values()):
                 raise InvalidRecord("empty_text", "nothing to embed")
-            return [self._job(collection, generation, text) for generation in wanted]
+            return [
+                self._job(index, generation, texts[index.name])
+                for index in collection.indexes
+                for generation in index.generations
+                if event.backfill_generation in (0, generation.number)
+            ]
         except InvalidRecord as error:
             return error
         except PartlyUnavailable as error:
             return _PutOff("waits", self._troubles.note(collection.uid, collection.name, error))
 
-    def _job(self, collection: Collection, generation: Generation, text: str) -> Job:
+    def _job(self, index: CollectionIndex, generation: Generation, text: str) -> Job:
         space = self._view.space(generation.space)
-        chunking = collection.definition.embedding.chunking
+        if not text.strip():
+            return Job(generation, space, [], [])
+        chunking = index.definition.chunking
         spans = self._token_spans(space) if chunking.mode != "whole" else _no_spans
         chunks = chunk(text, chunking, space.max_tokens, spans)
         metrics.CHUNKS.observe(len(chunks))
         return Job(generation, space, chunks, [None] * len(chunks))
 
     def _token_spans(self, space: Space) -> TokenSpans:
-        """The encoder's own tokenizer, fetched once per space."""
+        """The encoder's own tokenizer, fetched once per space; words where an analyzer takes its place."""
+        if space.analyzer:
+            return word_spans
         with self._lock:
             known = self._tokenizers.get(space.fingerprint)
         if known is not None:
@@ -261,7 +271,7 @@ class EncodeStage:
     ) -> VectorRecord:
         event = change.event
         version, position = self._identity(change, base)
-        chunks = tuple(jobs[0].chunks) if jobs else ()
+        chunks = next((tuple(job.chunks) for job in jobs if job.chunks), ())
         return VectorRecord(
             position=position,
             collection=event.collection,
@@ -285,8 +295,15 @@ class EncodeStage:
 
 
 def _named(job: Job, common: tuple[str, ...]) -> NamedVectors:
-    values = np.stack([v for v in job.vectors if v is not None])
+    found = [v for v in job.vectors if v is not None]
     own = tuple(job.chunks)
+    values: Vectors
+    if not found:
+        values = np.empty((0, 0), dtype=np.float32)
+    elif job.space.kind == "sparse":
+        values = Sparse.concatenated([v for v in found if isinstance(v, Sparse)])
+    else:
+        values = np.stack([v for v in found if not isinstance(v, Sparse)])
     generation = job.generation
     return NamedVectors(
         generation.vector_name, generation.space, generation.number, values, () if own == common else own

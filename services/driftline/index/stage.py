@@ -185,7 +185,8 @@ class IndexStage:
         documents: dict[int, StoredDocument] = {}
         if record.operation is Operation.UPSERT:
             documents = _documents(group, key, record)
-            if not record.backfill_generation and collection.complete.number not in documents:
+            held = {named.generation for named in record.vectors}
+            if not record.backfill_generation and not {i.complete.number for i in collection.finished} <= held:
                 return _PutOff(0)
         group.documents[len(group.indices)] = documents
         group.indices.append(i)
@@ -338,9 +339,10 @@ def _event(record: VectorRecord) -> ChangeEvent:
 
 
 def _documents(group: _Group, key: str, record: VectorRecord) -> dict[int, StoredDocument]:
-    """What an upsert writes, by generation. Raises InvalidRecord when its vectors do not belong into a store, and
-    Unavailable when they are of a generation that this process has not heard of yet."""
-    if not record.vectors or not record.chunks:
+    """What an upsert writes, by generation; none where it has nothing for that index. Raises InvalidRecord when its
+    vectors do not belong into a store, and Unavailable when they are of a generation that this process has not heard of
+    yet."""
+    if not record.vectors or (not record.chunks and any(len(named.values) for named in record.vectors)):
         raise InvalidRecord("missing_vectors", "an upsert needs chunks with vectors")
     try:
         attributes = attributes_of(group.collection.definition, fields_of(record.fields_json))

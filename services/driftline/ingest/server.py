@@ -15,7 +15,7 @@ from driftline.core.errors import InvalidRequest, PartlyUnavailable
 from driftline.core.health import Health
 from driftline.core.limits import MAX_VERSION
 from driftline.core.ports import VectorStore
-from driftline.core.records import ChangeEvent, Clock, Position, document_key, now_us
+from driftline.core.records import ChangeEvent, Clock, Position, StoredVersion, document_key, now_us
 from driftline.core.values import check_id
 from driftline.ingest import validate
 from driftline.ingest.accept import Accepted, Acceptor
@@ -125,7 +125,7 @@ def _add_collections(app: FastAPI, keys: Keys, view: ControlView, collections: C
     def show_collection(name: str) -> Response:
         """The definition, the generations with their spaces, and how many documents are searchable."""
         collection = view.collection(name)
-        return web.json_response(as_json(collection, collections.count(collection)))
+        return web.json_response(as_json(collection, collections.counts(collection)))
 
     @app.delete(
         "/v1/collections/{name}",
@@ -247,16 +247,18 @@ def _add_status(app: FastAPI, keys: Keys, view: ControlView, acceptor: Acceptor,
 
 
 def _stored_state(collection: Collection, view: ControlView, store: VectorStore, key: str) -> dict[str, Any]:
-    target = collection.target(collection.complete, view.space(collection.complete.space))
-    try:
-        stored = store.versions(target, [key], None).get(key)
-    except PartlyUnavailable:
-        # Right after a collection was created, index has not made its store yet.
-        if store.count(target) is not None:
-            raise
-        stored = None
-    if stored is None:
+    held: list[StoredVersion] = []
+    for index in collection.finished:
+        target = collection.target(index.complete, view.space(index.complete.space))
+        try:
+            held += store.versions(target, [key], None).values()
+        except PartlyUnavailable:
+            # Right after a collection was created, index has not made its store yet.
+            if store.count(target) is not None:
+                raise
+    if not held:
         return {"state": "unknown"}
+    stored = max(held, key=lambda version: (version.version, version.deleted))
     return {
         "state": "deleted" if stored.deleted else "searchable",
         "version": stored.version,

@@ -14,11 +14,13 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field
 from driftline.core.errors import InvalidRequest
 from driftline.core.limits import MAX_DIMENSION, MAX_FIELDS, MAX_QUERY_CHARACTERS, MAX_VECTOR_VALUE
 from driftline.core.schema import validated
+from driftline.retrieval.plan import MAX_STEPS
 
-# A digest of 24 hexadecimal digits and an offset, as base64.
-_CURSOR = re.compile(r"([0-9a-f]{24}):([0-9]{1,9})")
-_LONGEST_CURSOR = 64
+# A digest of 24 hexadecimal digits, an offset and a window, as base64.
+_CURSOR = re.compile(r"([0-9a-f]{24}):([0-9]{1,9}):([0-9]{1,9})")
+_LONGEST_CURSOR = 72
 _LONGEST_TOKEN = 64
+MAX_PASSAGES = 100
 # Ids, tenants and fingerprints are checked where they are used; this only bounds what is kept of a request.
 _LONGEST_NAME = 1_024
 
@@ -51,10 +53,15 @@ class SearchBody(BaseModel):
         },
     )
 
-    text: str | None = Field(None, description="encoded by the collection's encoder")
-    vector: VectorInput | None = Field(None, description="a vector of the collection's own space")
+    text: str | None = Field(None, description="what is searched for, in words")
+    vector: VectorInput | None = Field(None, description="a vector of the space of an index")
     document: str | None = Field(
         None, max_length=_LONGEST_NAME, description="id of a stored document: find more like it"
+    )
+    index: str | None = Field(None, max_length=_LONGEST_NAME, description="the only index to search")
+    profile: str | None = Field(None, max_length=_LONGEST_NAME, description="a plan of the collection's definition")
+    plan: list[Any] | None = Field(
+        None, max_length=MAX_STEPS, description="how to find and rank, as a list of steps (docs/search.md)"
     )
     limit: int = Field(10, ge=1, description="hits to return")
     offset: int = Field(0, ge=0, description="hits to leave out before the first")
@@ -78,7 +85,14 @@ class SearchBody(BaseModel):
         None, max_length=_LONGEST_TOKEN, description="token of a change: wait until it is visible"
     )
     timeout_seconds: float | int = Field(10.0, gt=0, le=600, description="longest wait for `after`")
+    passages: int = Field(1, ge=1, le=MAX_PASSAGES, description="chunks of each document to tell, best first")
+    budget_ms: int | None = Field(
+        None, ge=1, le=600_000, description="answer with what has been found by then; what is left out is told"
+    )
     explain: bool = Field(False, description="tell how the answer came about")
+    explain_document: str | None = Field(
+        None, max_length=_LONGEST_NAME, description="id of a document whose place is to be explained"
+    )
 
 
 class BatchBody(BaseModel):
@@ -106,6 +120,8 @@ def parse(raw: Any, where: str = "") -> SearchBody:
         _check_vector(body.vector.values)
     if body.min_score is not None and not math.isfinite(body.min_score):
         raise InvalidRequest("invalid_search", "expected a finite number", "min_score")
+    if body.explain_document is not None and not body.explain:
+        raise InvalidRequest("invalid_search", "expected `explain` with it", "explain_document")
     if body.cursor is not None and body.offset:
         raise InvalidRequest("invalid_search", "give an offset or a cursor, not both", "cursor")
     return body
@@ -120,20 +136,25 @@ def _check_vector(values: list[float | int]) -> None:
         raise InvalidRequest("invalid_search", detail, "vector.values")
 
 
+_NOT_WHAT_IS_FOUND = {"offset", "cursor", "after", "timeout_seconds", "budget_ms", "explain", "explain_document"}
+
+
 def digest(body: SearchBody) -> str:
     """What makes two searches the same, their page and their waiting left out."""
-    same = body.model_dump(exclude={"offset", "cursor", "after", "timeout_seconds", "explain"})
+    same = body.model_dump(exclude=_NOT_WHAT_IS_FOUND)
     return hashlib.blake2b(orjson.dumps(same, option=orjson.OPT_SORT_KEYS), digest_size=12).hexdigest()
 
 
-def make_cursor(body: SearchBody, offset: int) -> str:
-    return base64.urlsafe_b64encode(f"{digest(body)}:{offset}".encode()).decode().rstrip("=")
+def make_cursor(body: SearchBody, offset: int, window: int) -> str:
+    """`window` is what each index ranked: a page further on is of the same ranking only if that is the same."""
+    return base64.urlsafe_b64encode(f"{digest(body)}:{offset}:{window}".encode()).decode().rstrip("=")
 
 
-def offset_of(body: SearchBody) -> int:
-    """Where the page begins. Raises InvalidRequest for a cursor of another search."""
+def place_of(body: SearchBody) -> tuple[int, int]:
+    """Where the page begins, and the window of the pages before it (0: of none). Raises InvalidRequest for a cursor of
+    another search."""
     if body.cursor is None:
-        return body.offset
+        return body.offset, 0
     try:
         padded = body.cursor + "=" * (-len(body.cursor) % 4)
         found = _CURSOR.fullmatch(base64.urlsafe_b64decode(padded).decode())
@@ -143,4 +164,4 @@ def offset_of(body: SearchBody) -> int:
         raise InvalidRequest("invalid_cursor", "expected a next_cursor of an earlier answer", "cursor")
     if found[1] != digest(body):
         raise InvalidRequest("invalid_cursor", "the cursor belongs to another search", "cursor")
-    return int(found[2])
+    return int(found[2]), int(found[3])

@@ -20,6 +20,12 @@ from driftline.wire.v1 import search_pb2, search_pb2_grpc
 SERVICE = "driftline.v1.SearchService"
 
 
+# What is left out where it is empty or 0.
+_OPTIONAL = (
+    "cursor", "tenant", "after", "timeout_seconds", "profile", "passages", "budget_ms", "explain_document",
+)  # fmt: skip
+
+
 def _body(r: Any, where: str = "") -> requests.SearchBody:
     """The request as the REST body it stands for. Raises InvalidRequest."""
     raw: dict[str, Any] = {"limit": r.limit or 10, "offset": r.offset, "explain": r.explain}
@@ -38,7 +44,11 @@ def _body(r: Any, where: str = "") -> requests.SearchBody:
         raw["output_fields"] = list(r.output_fields)
     if r.HasField("min_score"):
         raw["min_score"] = r.min_score
-    raw |= {name: getattr(r, name) for name in ("cursor", "tenant", "after", "timeout_seconds") if getattr(r, name)}
+    if r.plan_json:
+        raw["plan"] = jsons.parse(r.plan_json, f"{where}.plan_json".lstrip("."))
+    if r.vector_name:
+        raw["index"] = r.vector_name
+    raw |= {name: getattr(r, name) for name in _OPTIONAL if getattr(r, name)}
     return requests.parse(raw, where)
 
 
@@ -51,6 +61,8 @@ def _response(answer: Answer) -> search_pb2.SearchResponse:
             chunk=hit.chunk,
             text=hit.text,
             fields_json=orjson.dumps(hit.fields or {}),
+            indexes={name: search_pb2.IndexPlace(**place) for name, place in hit.indexes.items()},
+            passages=[search_pb2.Passage(**passage) for passage in hit.passages],
         )
         for hit in answer.page.hits
     ]
@@ -58,6 +70,8 @@ def _response(answer: Answer) -> search_pb2.SearchResponse:
         hits=hits,
         next_cursor=answer.page.next_cursor,
         took_ms=answer.took_ms,
+        score_kind=answer.page.score_kind,
+        left_out=answer.page.left_out,
         cached=answer.cached,
         explain_json="" if answer.explain is None else orjson.dumps(answer.explain).decode(),
     )

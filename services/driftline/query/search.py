@@ -3,56 +3,55 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from driftline.core import keys, metrics
-from driftline.core.collections import Collection, check_tenant, named
+from driftline.core.collections import Collection, CollectionIndex, check_tenant, named
 from driftline.core.control import ControlView
 from driftline.core.errors import InvalidRequest, NotFound, Unavailable
 from driftline.core.filters import Filter
 from driftline.core.ports import Cache, Embedder, VectorStore
 from driftline.core.receipts import ReceiptTail
-from driftline.core.records import (
-    Hit,
-    Leg,
-    Position,
-    Priority,
-    Space,
-    StoredDocument,
-    StoreTarget,
-    document_key,
-)
+from driftline.core.records import Position, Priority, StoredDocument, document_key
 from driftline.core.values import check_id, shown
-from driftline.core.vectors import Matrix, as_dense
 from driftline.query import request as requests
 from driftline.query.answer import Answer, AnswerHit, Page
+from driftline.query.explain import explained
 from driftline.query.fills import Fills
 from driftline.query.log import QueryLog
+from driftline.query.plans import Plans
 from driftline.query.request import SearchBody
 from driftline.query.settings import QuerySection
 from driftline.query.write_through import WriteThrough
 from driftline.retrieval import filters
 from driftline.retrieval.carry_over import CarryOver
 from driftline.retrieval.embeddings import CachedEncoder, directly
-from driftline.retrieval.engine import Engine, Found
-from driftline.retrieval.leg_search import Wanted
-from driftline.retrieval.legs import Query, Text, Vector
+from driftline.retrieval.engine import Engine
+from driftline.retrieval.index_search import IndexSearcher, Input, StoredInput
+from driftline.retrieval.legs import Text, Vector
+from driftline.retrieval.plan import Plan
+from driftline.retrieval.plan import run as plans
+
+# Of searches side by side, by several plans.
+_PLAN_THREADS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A search that was checked against its collection."""
+    """A search that was checked against its collection. `window` is what each index ranks at least before fusion."""
 
     body: SearchBody
     collection: Collection
+    plan: Plan
     tenant: str
     filter: Filter | None
     offset: int
+    window: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +62,6 @@ class _Remembered:
     epoch: str
     result: bytes | None
     queries: Mapping[str, bytes | None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Like:
-    """A stored document, left out of the answer, and what is like it."""
-
-    key: str
-    query: Vector
 
 
 class Searcher:
@@ -94,23 +85,29 @@ class Searcher:
         self._settings = settings
         self._fills = Fills(cache)
         self._query_log = query_log
-        self._through = through
+        self._plans = Plans(settings)
         ask = directly(embedder, Priority.SEARCH)
         keep = partial(self._fills.put, ttl_seconds=settings.embedding_ttl_seconds)
-        self._engine = Engine(view, store, CachedEncoder(ask, cache, "query", keys.query_embedding, keep))
-        self._carry_over = CarryOver(store, CachedEncoder(ask, cache, "rerank", keys.document_embedding, keep))
+        engine = Engine(view, store, CachedEncoder(ask, cache, "query", keys.query_embedding, keep))
+        carry_over = CarryOver(store, CachedEncoder(ask, cache, "rerank", keys.document_embedding, keep))
+        if through is None:
+            indexes = IndexSearcher(view, store, engine)
+        else:
+            indexes = IndexSearcher(view, store, engine, carry_over, through.offer)
+        self._planner = plans.Planner(indexes, ThreadPoolExecutor(_PLAN_THREADS, thread_name_prefix="plan"))
 
     def search(self, collection: str, body: SearchBody) -> Answer:
         """Raises InvalidRequest, NotFound and Unavailable."""
         begun = time.perf_counter()
+        deadline = None if body.budget_ms is None else time.monotonic() + body.budget_ms / 1000
         checked = self._check(collection, body)
         self._wait(body)
         remembered = self._look_up(checked)
         page, found = self._kept(remembered), None
         if page is None:
-            found = self._find(checked, remembered)
-            page = self._page(checked, found.hits)
-            if remembered.result_key:
+            found = self._find(checked, remembered, deadline)
+            page = self._page(checked, found)
+            if remembered.result_key and not found.left_out:
                 kept = page.to_bytes(remembered.epoch)
                 self._fills.put({remembered.result_key: kept}, self._settings.result_ttl_seconds)
         if self._query_log is not None and body.text is not None and body.offset == 0 and body.cursor is None:
@@ -119,7 +116,7 @@ class Searcher:
         metrics.SEARCHES.labels(collection, kind).inc()
         took = time.perf_counter() - begun
         metrics.SEARCH_SECONDS.labels("total").observe(took)
-        explain = self._explain(checked, found) if body.explain and found is not None else None
+        explain = explained(checked.collection, body, found) if body.explain and found is not None else None
         return Answer(page, found is None, round(took * 1000, 3), explain)
 
     def close(self) -> None:
@@ -128,8 +125,16 @@ class Searcher:
     def document(self, collection: str, document_id: str, tenant: str | None) -> StoredDocument:
         """Raises NotFound."""
         known = self._view.collection(collection)
-        target = known.target(known.complete, self._view.space(known.complete.space))
-        return self._stored(known, target, check_tenant(known.definition, tenant), document_id, with_vectors=False)
+        key = document_key(check_tenant(known.definition, tenant), check_id(document_id))
+        found = [stored for index in known.finished for stored in self._held(index, key)]
+        if not found:
+            raise NotFound("unknown_document", f"collection {known.name!r} has no document {document_id!r}", "document")
+        # An update reaches the stores of the indexes one after the other.
+        return max(found, key=lambda stored: stored.version)
+
+    def _held(self, index: CollectionIndex, key: str) -> list[StoredDocument]:
+        target = index.collection.target(index.complete, self._view.space(index.complete.space))
+        return self._store.fetch(target, [key], False)
 
     def _check(self, name: str, body: SearchBody) -> Checked:
         collection = self._view.collection(name)
@@ -140,7 +145,8 @@ class Searcher:
             raise InvalidRequest("invalid_search", f"expected at most {self._settings.max_rerank}", "rerank")
         # The filter first: a cursor's digest is made of a filter that is known to be one.
         filter_ = filters.parse(definition, body.filter)
-        offset = requests.offset_of(body)
+        plan = self._plans.of(collection, body)
+        offset, window = requests.place_of(body)
         if offset + body.limit > self._settings.max_window:
             raise InvalidRequest(
                 "invalid_search",
@@ -151,7 +157,8 @@ class Searcher:
             if wanted not in definition.fields:
                 detail = f"no field {shown(wanted)}; there are {named(definition.fields)}"
                 raise InvalidRequest("unknown_field", detail, "output_fields")
-        return Checked(body, collection, check_tenant(definition, body.tenant), filter_, offset)
+        window = min(window or max(self._settings.fusion_window, offset + body.limit + 1), self._settings.max_window)
+        return Checked(body, collection, plan, check_tenant(definition, body.tenant), filter_, offset, window)
 
     def _wait(self, body: SearchBody) -> None:
         """Read your own write: return when the token's event is indexed.
@@ -189,11 +196,19 @@ class Searcher:
         shared, local = found.get(epoch_key), self._tail.epoch(collection.name)
         if shared is None and not local:
             result_key = ""
-        route = ";".join(f"{leg.generation}.{leg.carry}.{leg.compensation}" for leg in collection.routes)
         return _Remembered(
-            result_key, f"{(shared or b'').decode()};{local};{route}", found.get(result_key),
+            result_key, f"{(shared or b'').decode()};{local};{self._route(checked)}", found.get(result_key),
             {space: found.get(key) for space, key in query_keys.items()},
         )  # fmt: skip
+
+    def _route(self, checked: Checked) -> str:
+        """All that an answer depends on beside the documents: what each index reads, and the plan."""
+        legs = (
+            f"{leg.generation}.{leg.carry}.{leg.compensation}"
+            for index in checked.collection.indexes
+            for leg in index.routes
+        )
+        return ";".join([*legs, self._plans.digest(checked.plan), str(checked.window)])
 
     def _query_keys(self, checked: Checked) -> dict[str, str]:
         """Where the embeddings of a query text are cached, by space: of every space that has a live generation."""
@@ -201,7 +216,9 @@ class Searcher:
         if text is None:
             return {}
         spaces = [self._view.space(generation.space) for generation in checked.collection.generations]
-        return {s.fingerprint: keys.query_embedding(s.fingerprint, s.query_prefix + text) for s in spaces}
+        return {
+            s.fingerprint: keys.query_embedding(s.fingerprint, s.query_prefix + text) for s in spaces if not s.analyzer
+        }
 
     @staticmethod
     def _kept(remembered: _Remembered) -> Page | None:
@@ -213,118 +230,46 @@ class Searcher:
 
     # The search itself
 
-    def _page(self, checked: Checked, hits: Sequence[Hit]) -> Page:
-        body, offset = checked.body, checked.offset
+    def _page(self, checked: Checked, found: plans.Answer) -> Page:
+        body, offset, hits = checked.body, checked.offset, found.hits
         if body.min_score is not None:
             hits = [hit for hit in hits if hit.score >= body.min_score]
-        end = offset + body.limit
+        end, several = offset + body.limit, len(found.found) + len(found.left_out) > 1
         more = len(hits) > end and end + body.limit <= self._settings.max_window
         return Page(
-            [AnswerHit.of(hit, body.output_fields) for hit in hits[offset:end]],
-            requests.make_cursor(body, end) if more else "",
+            [AnswerHit.of(hit, body, several=several) for hit in hits[offset:end]],
+            found.score_kind,
+            dict(found.left_out),
+            requests.make_cursor(body, end, checked.window) if more else "",
         )
 
-    def _find(self, checked: Checked, remembered: _Remembered) -> Found:
+    def _find(self, checked: Checked, remembered: _Remembered, deadline: float | None) -> plans.Answer:
         body, collection = checked.body, checked.collection
-        wanted = Wanted(
-            max(checked.offset + body.limit + 1, body.rerank),
-            checked.tenant if collection.definition.tenancy else None,
-            checked.filter,
+        asked = plans.Ask(
+            collection=collection,
+            input=self._input(checked, remembered),
+            needed=checked.offset + body.limit + 1,
+            window=checked.window,
+            tenant=checked.tenant if collection.definition.tenancy else None,
+            filter=checked.filter,
             with_fields=body.output_fields != [],
-            to_rerank=body.rerank > 0,
+            rerank=body.rerank,
+            passages=body.passages,
+            deadline=deadline,
         )
-        legs: Sequence[Leg] = collection.routes
-        query: Query
+        answer = self._planner.run(checked.plan, asked)
+        for found in answer.found.values():
+            for part, seconds in found.found.seconds.items():
+                if part != "encode" or body.text is not None:
+                    metrics.SEARCH_SECONDS.labels(part).observe(seconds)
+        return answer
+
+    @staticmethod
+    def _input(checked: Checked, remembered: _Remembered) -> Input:
+        body = checked.body
         if body.text is not None:
-            query = Text(body.text, remembered.queries)
-        elif body.vector is not None:
-            query, legs = self._given(collection, body.vector)
-        else:
-            assert body.document is not None
-            like = self._like(checked, body.document)
-            query, legs = like.query, (Leg(collection.complete.number),)
-            wanted = replace(wanted, exclude_key=like.key)
-        found = self._engine.search(collection, legs, query, wanted)
-        if body.text is not None:
-            metrics.SEARCH_SECONDS.labels("encode").observe(found.seconds["encode"])
-        metrics.SEARCH_SECONDS.labels("store").observe(found.seconds["store"])
-        return self._carried_over(checked, found, wanted) if body.rerank else found
-
-    def _carried_over(self, checked: Checked, found: Found, wanted: Wanted) -> Found:
-        if self._through is None:
-            return found
-        begun = time.perf_counter()
-        found = self._carry_over.apply(found, wanted, checked.body.rerank)
-        self._through.offer(checked.collection, found.carried)
-        took = time.perf_counter() - begun
-        metrics.SEARCH_SECONDS.labels("rerank").observe(took)
-        return replace(found, seconds={**found.seconds, "rerank": took})
-
-    def _given(self, collection: Collection, given: requests.VectorInput) -> tuple[Vector, Sequence[Leg]]:
-        """A vector of the newest space is carried to the older generations; one of an older live space, or of no
-        named one, searches the generation that holds every document."""
-        newest, complete = self._view.space(collection.newest.space), self._view.space(collection.complete.space)
-        if given.space == newest.fingerprint != complete.fingerprint:
-            return Vector(_checked_vector(given, newest), newest.fingerprint), collection.routes
-        vector = Vector(_checked_vector(given, complete), complete.fingerprint)
-        return vector, (Leg(collection.complete.number),)
-
-    def _like(self, checked: Checked, document: str) -> _Like:
-        """More like a stored document, among the generation that holds every document."""
-        complete = checked.collection.complete
-        space = self._view.space(complete.space)
-        target = checked.collection.target(complete, space)
-        stored = self._stored(checked.collection, target, checked.tenant, document, with_vectors=True)
-        mean = as_dense(stored.vectors).mean(axis=0, keepdims=True)
-        if space.normalized:
-            mean = mean / max(float(np.linalg.norm(mean)), 1e-12)
-        return _Like(stored.key, Vector(mean.astype(np.float32), space.fingerprint))
-
-    def _stored(
-        self,
-        collection: Collection,
-        target: StoreTarget,
-        tenant: str,
-        document_id: str,
-        *,
-        with_vectors: bool,
-    ) -> StoredDocument:
-        found = self._store.fetch(target, [document_key(tenant, check_id(document_id))], with_vectors)
-        if not found:
-            raise NotFound(
-                "unknown_document",
-                f"collection {collection.name!r} has no document {document_id!r}",
-                "document",
-            )
-        return found[0]
-
-    def _explain(self, checked: Checked, found: Found) -> dict[str, Any]:
-        space = self._view.space(checked.collection.newest.space)
-        told = {
-            "collection_uid": checked.collection.uid,
-            "generation": checked.collection.newest.number,
-            "space": space.fingerprint,
-            "encoder": f"{space.encoder}@{space.encoder_version}",
-            "metric": checked.collection.definition.metric,
-            "cached": False,
-            "milliseconds": {part: round(s * 1000, 3) for part, s in found.seconds.items()},
-            "chunks_read": found.chunks_read,
-            "legs": [asdict(report) for report in found.legs],
-        }
-        return told | {"reranked": len(found.carried)} if "rerank" in found.seconds else told
-
-
-def _checked_vector(given: requests.VectorInput, space: Space) -> Matrix:
-    if given.space and given.space != space.fingerprint:
-        raise InvalidRequest(
-            "space_mismatch",
-            f"the collection's space is {space.fingerprint}; vectors of two spaces are never compared",
-            "vector.space",
-        )
-    if len(given.values) != space.dimension:
-        raise InvalidRequest(
-            "wrong_dimension",
-            f"expected {space.dimension} numbers, found {len(given.values)}",
-            "vector.values",
-        )
-    return np.array([given.values], dtype=np.float32)
+            return Input(Text(body.text, remembered.queries))
+        if body.vector is not None:
+            return Input(Vector(np.array([body.vector.values], dtype=np.float32), body.vector.space))
+        assert body.document is not None
+        return Input(StoredInput(document_key(checked.tenant, check_id(body.document)), body.document))

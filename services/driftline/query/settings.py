@@ -18,6 +18,10 @@ from driftline.core.settings import (
 class QuerySection(Section):
     max_limit: int = Field(1_000, ge=1, le=10_000, description="most hits of one search")
     max_window: int = Field(10_000, ge=10, le=16_000, description="most hits a search may page through")
+    fusion_window: int = Field(
+        100, ge=10, le=10_000, description="documents that each index ranks at least where rankings are fused"
+    )
+    adhoc_plans: bool = Field(False, description="take plans in searches, beside profiles of the definition")
     max_rerank: int = Field(200, ge=0, le=1_000, description="most hits of one search that `rerank` may embed")
     max_batch: int = Field(64, ge=1, le=1_000, description="most searches of one batch")
     max_wait_seconds: float = Field(60.0, gt=0, le=600, description="longest wait for `after`")

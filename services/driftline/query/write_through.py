@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from driftline.core.collections import Collection
+from driftline.core.collections import CollectionIndex
 from driftline.core.errors import Unavailable
 from driftline.core.ports import Publisher, VectorStore
 from driftline.core.records import Hit, Space
@@ -31,23 +31,24 @@ class WriteThrough:
         self._publisher = publisher
         self._space_of = space_of
         self._lock = threading.Lock()
-        self._waiting: dict[tuple[str, int], tuple[Collection, int, list[str]]] = {}
+        self._waiting: dict[tuple[str, int], tuple[CollectionIndex, int, list[str]]] = {}
         self._count = 0
         self._asked: OrderedDict[tuple[str, int, str, int], None] = OrderedDict()
         self._worker = Worker("write-through", self.flush, every_seconds=self._EVERY_SECONDS)
         self._worker.start()
 
-    def offer(self, collection: Collection, hits: Sequence[Hit]) -> None:
-        """`hits` of the collection's route as it is."""
+    def offer(self, index: CollectionIndex, hits: Sequence[Hit]) -> None:
+        """`hits` of the index's route as it is."""
+        uid = index.collection.uid
         with self._lock:
             for hit in hits:
-                old = collection.routes[hit.leg].generation
-                known = (collection.uid, collection.newest.number, hit.key, hit.version)
+                old = index.routes[hit.leg].generation
+                known = (uid, index.newest.number, hit.key, hit.version)
                 if known in self._asked or self._count >= self._WAITING:
                     continue
                 self._asked[known] = None
                 self._count += 1
-                self._waiting.setdefault((collection.uid, old), (collection, old, []))[2].append(hit.key)
+                self._waiting.setdefault((uid, old), (index, old, []))[2].append(hit.key)
             while len(self._asked) > self._REMEMBERED:
                 self._asked.popitem(last=False)
 
@@ -57,12 +58,12 @@ class WriteThrough:
     def flush(self) -> None:
         with self._lock:
             taken, self._waiting, self._count = list(self._waiting.values()), {}, 0
-        for collection, old, keys in taken:
-            generation = collection.generation(old)
+        for index, old, keys in taken:
+            collection, generation = index.collection, index.generation(old)
             target = collection.target(generation, self._space_of(generation.space))
             try:
                 documents = self._store.fetch(target, keys, with_vectors=False)
-                records = [backfill_record(collection, document, collection.newest.number) for document in documents]
+                records = [backfill_record(collection, document, index.newest.number) for document in documents]
                 if records:
                     self._publisher.publish(records, 5.0)
             except Unavailable as error:

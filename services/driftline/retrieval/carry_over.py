@@ -63,7 +63,7 @@ class CarryOver:
         texts = [newest.space.document_prefix + hit.text for hit in hits]
         answers = self._documents.encode(newest.space, texts)
         return {
-            hit.key: replace(hit, score=_score(newest.target.metric, newest.vector[0], vector))
+            hit.key: replace(hit, score=_score(newest.target.metric, as_dense(newest.vector)[0], vector))
             for hit, vector in zip(hits, answers, strict=True)
             if not isinstance(vector, InvalidRecord)
         }
@@ -92,7 +92,7 @@ class CarryOver:
         ]
         if not rows:
             return []
-        moved = mixed(leg.vector, unit(np.mean(rows, axis=0, keepdims=True).astype(np.float32)), 0.5)
+        moved = mixed(as_dense(leg.vector), unit(np.mean(rows, axis=0, keepdims=True).astype(np.float32)), 0.5)
         hits = self._search.best(replace(leg, vector=moved), place, wanted, wanted.needed).hits
         known: dict[str, int] = {}
         self._search.newer_versions(found.asked[:place], hits, known)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from driftline.core.collections import Chunking
 from driftline.core.errors import InvalidRecord
+from driftline.core.indexes import Chunking
 from driftline.core.limits import MAX_CHUNK_BYTES
 
 Span = tuple[int, int]
@@ -14,8 +14,14 @@ Span = tuple[int, int]
 TokenSpans = Callable[[str], Sequence[Span]]
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|\n{2,}")
+_WORD = re.compile(r"\w+")
 # [CLS] and [SEP] of the BERT family: room every window leaves for the encoder's own tokens.
 SPECIAL_TOKENS = 2
+
+
+def word_spans(text: str) -> list[Span]:
+    """Words, where what takes the text has no tokens of its own."""
+    return [match.span() for match in _WORD.finditer(text)]
 
 
 def sentence_spans(text: str) -> list[Span]:

@@ -1,6 +1,6 @@
-"""Searching the generations of a collection as one; query and upgrade share it.
+"""Searching the generations of an index as one; query and upgrade share it.
 
-Every leg of the collection's route is searched with a query vector of its own space: encoded by its own encoder, or
+Every leg of the index's route is searched with a query vector of its own space: encoded by its own encoder, or
 carried over from the newest one. Scores of older legs are calibrated onto the newest leg's scale; a document counts
 once, with its newest version, from the newest generation that holds it.
 """
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from driftline.core.collections import Collection
+from driftline.core.collections import CollectionIndex
 from driftline.core.control import ControlView
 from driftline.core.ports import VectorStore
 from driftline.core.records import Hit, Leg
@@ -38,7 +38,7 @@ class LegReport:
 @dataclass(frozen=True, slots=True)
 class Found:
     """The best chunk of each document, best first. `carried` are those of `hits` that were embedded by the newest model
-    although an older generation holds them."""
+    although an older generation holds them. `passages` are by document, best first, where more than one is wanted."""
 
     hits: list[Hit]
     asked: Sequence[AskedLeg]
@@ -46,6 +46,7 @@ class Found:
     chunks_read: int
     seconds: Mapping[str, float] = field(default_factory=dict)
     carried: Sequence[Hit] = ()
+    passages: Mapping[str, Sequence[Hit]] = field(default_factory=dict)
 
 
 class Engine:
@@ -60,18 +61,19 @@ class Engine:
         """A compensation, checked against the spaces it is used between (None: any). Raises Unavailable."""
         return self._legs.compensation(identity, old_space, new_space)
 
-    def search(self, collection: Collection, legs: Sequence[Leg], query: Query, wanted: Wanted) -> Found:
+    def search(self, index: CollectionIndex, legs: Sequence[Leg], query: Query, wanted: Wanted) -> Found:
         """Raises Unavailable, and InvalidRequest for a text that an encoder refuses."""
         begun = time.perf_counter()
-        asked = self._legs.ask(collection, legs, query, wanted.to_rerank)
+        asked = self._legs.ask(index, legs, query, wanted.to_rerank)
         encoded = time.perf_counter()
-        depth = first_depth(collection, wanted.needed)
+        depth = first_depth(index.definition.chunking, wanted.needed)
         found = self._one(asked, wanted, depth) if len(asked) == 1 else self._several(asked, wanted, depth)
         return replace(found, seconds={"encode": encoded - begun, "store": time.perf_counter() - encoded})
 
     def _one(self, asked: Sequence[AskedLeg], wanted: Wanted, depth: int) -> Found:
         found = self._search.best(asked[0], 0, wanted, depth)
-        return Found(found.hits, asked, [_report(asked[0], len(found.hits), len(found.hits))], found.chunks)
+        report = _report(asked[0], len(found.hits), len(found.hits))
+        return Found(found.hits, asked, [report], found.chunks, passages=found.passages)
 
     def _several(self, asked: Sequence[AskedLeg], wanted: Wanted, depth: int) -> Found:
         searches = [self._pool.submit(self._search.best, leg, i, wanted, depth) for i, leg in enumerate(asked)]
@@ -92,7 +94,9 @@ class Engine:
             _report(leg, len(part.hits), sum(hit.leg == place for hit in merged[: wanted.needed]))
             for place, (leg, part) in enumerate(zip(asked, found, strict=True))
         ]
-        return Found(merged, asked, reports, chunks_read)
+        # Of the leg whose copy of the document counts.
+        passages = {hit.key: found[hit.leg].passages.get(hit.key, ()) for hit in merged} if wanted.passages > 1 else {}
+        return Found(merged, asked, reports, chunks_read, passages=passages)
 
     @staticmethod
     def _is_enough(found: Sequence[LegHits], place: int, known: Mapping[str, int], needed: int) -> bool:

@@ -122,6 +122,11 @@ class _Parser:
         return checked
 
 
+def both(first: Filter | None, second: Filter | None) -> Filter | None:
+    """What passes the two."""
+    return And((first, second)) if first is not None and second is not None else first or second
+
+
 def parse(definition: CollectionDefinition, raw: Any) -> Filter | None:
     """Check a filter against the collection. None stays None. Raises InvalidRequest naming the place."""
     return None if raw is None else _Parser(definition).parse(raw, "filter", 1)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from driftline.core.collections import Collection
 from driftline.core.filters import Filter
+from driftline.core.indexes import Chunking
 from driftline.core.ports import VectorStore
 from driftline.core.records import Hit, VectorQuery
 from driftline.retrieval.legs import AskedLeg
@@ -24,16 +24,21 @@ class Wanted:
     filter: Filter | None = None
     with_fields: bool = True
     exclude_key: str = ""
+    passages: int = 1  # chunks of a document that are told
     to_rerank: bool = False  # the newest model ranks them afterwards: what counts is that the good ones are there
 
 
 @dataclass(frozen=True, slots=True)
 class LegHits:
-    """`hits` are the best chunk of each document, best first. `chunks` were read, `depth` had been asked for."""
+    """`hits` are the best chunk of each document, best first. `chunks` were read, `depth` had been asked for.
+
+    `passages` are by document, best first, where more than one is wanted.
+    """
 
     hits: list[Hit]
     chunks: int
     depth: int
+    passages: Mapping[str, list[Hit]] = field(default_factory=dict)
 
     @property
     def is_all(self) -> bool:
@@ -62,7 +67,7 @@ class LegSearch:
             (chunks,) = self._store.search(leg.target, query)
             found = LegHits([replace(hit, leg=place) if place else hit for hit in group(chunks)], len(chunks), depth)
             if len(found.hits) >= wanted.needed or found.is_all:
-                return found
+                return replace(found, passages=passages(chunks, wanted.passages)) if wanted.passages > 1 else found
             depth = min(DEEPEST, depth * 4)
 
     def newer_versions(self, newer: Sequence[AskedLeg], hits: Sequence[Hit], known: dict[str, int]) -> None:
@@ -75,9 +80,19 @@ class LegSearch:
                     known[key] = max(known[key], stored.version)
 
 
-def first_depth(collection: Collection, needed: int) -> int:
+def first_depth(chunking: Chunking, needed: int) -> int:
     """How many chunks to ask for at first: a document has one, or some of its chunks may crowd the top."""
-    return needed if collection.definition.embedding.chunking.mode == "whole" else min(DEEPEST, needed * 3)
+    return needed if chunking.mode == "whole" else min(DEEPEST, needed * 3)
+
+
+def passages(chunks: Sequence[Hit], most: int) -> dict[str, list[Hit]]:
+    """The best chunks of each document, at most so many."""
+    by_document: dict[str, list[Hit]] = {}
+    for hit in chunks:
+        found = by_document.setdefault(hit.key, [])
+        if len(found) < most:
+            found.append(hit)
+    return by_document
 
 
 def group(chunks: Sequence[Hit]) -> list[Hit]:

@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
-from driftline.core.collections import Collection
+from driftline.core.collections import CollectionIndex
 from driftline.core.control import ControlView
 from driftline.core.errors import InvalidRecord, InvalidRequest, Unavailable
 from driftline.core.records import Carry, Leg, Space, StoreTarget
-from driftline.core.vectors import Matrix
+from driftline.core.vectors import Matrix, Vectors, as_dense
 from driftline.drift.selection import mixed
 from driftline.drift.stored import Compensation, CompensationError, read
 from driftline.retrieval.embeddings import CachedEncoder
+from driftline.retrieval.lexical import LexicalSpaces
 
 _KEPT_COMPENSATIONS = 32
 
@@ -46,7 +47,7 @@ class AskedLeg:
     leg: Leg
     target: StoreTarget
     space: Space
-    vector: Matrix
+    vector: Vectors
     compensation: Compensation | None
 
     def on_scale(self, score: float) -> float:
@@ -62,6 +63,7 @@ class Legs:
         self._queries = queries
         self._pool = pool
         self._lock = threading.Lock()
+        self._lexical = LexicalSpaces()
         self._read: OrderedDict[str, Compensation] = OrderedDict()
 
     def compensation(self, identity: str, old_space: str, new_space: str | None) -> Compensation:
@@ -85,12 +87,15 @@ class Legs:
             )
         return known
 
-    def ask(self, collection: Collection, legs: Sequence[Leg], query: Query, to_rerank: bool) -> list[AskedLeg]:
+    def ask(self, index: CollectionIndex, legs: Sequence[Leg], query: Query, to_rerank: bool) -> list[AskedLeg]:
         """The legs, each with its own vector of the query; with `to_rerank`, one that finds what the newest model will
         rank. Raises Unavailable, and InvalidRequest for a text that an encoder refuses."""
-        ready = self._with_spaces(collection, legs)
+        ready = self._with_spaces(index, legs)
         if isinstance(query, Vector):
-            vectors: Mapping[str, Matrix] = {query.space: query.values}
+            vectors: Mapping[str, Vectors] = {query.space: query.values}
+        elif (lexical := ready[0][2]).analyzer:
+            statistics = self._view.statistics(index.collection.uid, ready[0][0].generation)
+            vectors = {lexical.fingerprint: self._lexical.query_weights(lexical, query.text, statistics)}
         else:
             vectors = self._encoded(self._spaces_of(ready), query)
         return [
@@ -99,19 +104,19 @@ class Legs:
         ]
 
     def _with_spaces(
-        self, collection: Collection, legs: Sequence[Leg]
+        self, index: CollectionIndex, legs: Sequence[Leg]
     ) -> list[tuple[Leg, StoreTarget, Space, Compensation | None]]:
-        newest = collection.generation(legs[0].generation).space if len(legs) > 1 else None
-        ready = []
+        newest = index.generation(legs[0].generation).space if len(legs) > 1 else None
+        ready, name = [], index.collection.name
         for place, leg in enumerate(legs):
-            generation = collection.generation(leg.generation)
+            generation = index.generation(leg.generation)
             space = self._view.space(generation.space)
             compensation = None
             if leg.compensation:
                 compensation = self.compensation(leg.compensation, generation.space, newest)
             if compensation is None and (leg.carry is not Carry.OWN or place > 0):
-                raise Unavailable("control", f"generation {leg.generation} of {collection.name!r} has no compensation")
-            ready.append((leg, collection.target(generation, space), space, compensation))
+                raise Unavailable("control", f"generation {leg.generation} of {name!r} has no compensation")
+            ready.append((leg, index.collection.target(generation, space), space, compensation))
         return ready
 
     def _spaces_of(self, ready: Sequence[tuple[Leg, StoreTarget, Space, Compensation | None]]) -> list[Space]:
@@ -139,13 +144,13 @@ class Legs:
 
 
 def _carried(
-    leg: Leg, space: Space, compensation: Compensation | None, vectors: Mapping[str, Matrix], to_rerank: bool
-) -> Matrix:
+    leg: Leg, space: Space, compensation: Compensation | None, vectors: Mapping[str, Vectors], to_rerank: bool
+) -> Vectors:
     """The vector of a leg, from those of the query in its own space and in the newest one."""
     own, newest = vectors.get(space.fingerprint), vectors.get(compensation.new_space) if compensation else None
     if compensation is None or newest is None or (own is not None and leg.carry is Carry.OWN and not to_rerank):
         return vectors[space.fingerprint]
-    mapped = compensation.compensator.apply(newest)
+    mapped = compensation.compensator.apply(as_dense(newest))
     if own is None:  # the old encoder is not asked
         return mapped
-    return mixed(own, mapped, compensation.finder_weight if to_rerank else compensation.old_weight)
+    return mixed(as_dense(own), mapped, compensation.finder_weight if to_rerank else compensation.old_weight)

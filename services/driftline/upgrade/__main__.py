@@ -17,6 +17,7 @@ from driftline.upgrade.leader import Leader
 from driftline.upgrade.monitor import recent_documents
 from driftline.upgrade.server import create_app
 from driftline.upgrade.settings import UpgradeSettings
+from driftline.upgrade.statistics import StatisticsKeeper
 from driftline.upgrade.watcher import Watcher
 from driftline.web.auth import Keys
 from driftline.web.serve import serve, watch
@@ -45,16 +46,24 @@ def run(settings: UpgradeSettings) -> int:
     leader.start()
     searched, written = KafkaLogReader(settings.kafka), KafkaLogReader(settings.kafka)
     watcher = Watcher(view, store, embedder, settings.upgrade, lambda uid: recent_documents(written, uid))
+    writer = ControlWriter(publisher, follower)
     controller = Controller(
-        view, ControlWriter(publisher, follower), embedder, store, publisher, settings.milvus.prefix,
+        view, writer, embedder, store, publisher, settings.milvus.prefix,
         settings.upgrade, leader.leading, watcher, lambda uid: most_wanted(searched, uid),
     )  # fmt: skip
     readiness = watch(health, {"triton": embedder.ping, "milvus": store.ping})
     loop = Worker("upgrades", controller.tick, every_seconds=settings.upgrade.tick_seconds)
     loop.start()
+    section = settings.upgrade
+    keeper = StatisticsKeeper(
+        view, writer, store, leader.leading, section.statistics_documents, section.statistics_every_seconds
+    )
+    statistics = Worker("statistics", keeper.turn, every_seconds=section.tick_seconds)
+    statistics.start()
     serve(create_app(settings, keys, health, controller), settings.http, health)
     readiness.close()
     loop.close()
+    statistics.close()
     leader.close()
     publisher.close()
     follower.close()

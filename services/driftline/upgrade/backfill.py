@@ -8,9 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
-from driftline.core.collections import Collection
+from driftline.core.collections import Collection, fields_of
+from driftline.core.indexes import Index
 from driftline.core.ports import Publisher, VectorStore
-from driftline.core.records import StoreTarget
+from driftline.core.records import StoredDocument, StoreTarget
 from driftline.retrieval.backfill import backfill_record
 from driftline.upgrade.state import Progress
 
@@ -29,19 +30,22 @@ class Backfill:
         store: VectorStore,
         publisher: Publisher,
         collection: Collection,
-        old: StoreTarget,
+        olds: Sequence[StoreTarget],
         new: StoreTarget,
         new_number: int,
         window: int,
         per_second: float,
         retry_seconds: float,
         first: Sequence[str] = (),
+        added: Index | None = None,
     ) -> None:
-        """`first` are the keys of documents to begin with."""
+        """`first` are the keys of documents to begin with. `olds` hold every document together; several where an index
+        is `added`, for which some documents may have nothing."""
         self._store = store
         self._publisher = publisher
         self._collection = collection
-        self._old = old
+        self._olds = olds
+        self._added = added
         self._new = new
         self._number = new_number
         self._window = window
@@ -127,28 +131,48 @@ class Backfill:
     def _scan(self) -> Iterator[list[tuple[str, int]]]:
         """(key, version) of documents that the new generation lacks or holds in an older version, in parts."""
         for part in _parts(self._first, _ASKED_AT_ONCE):
-            held = self._store.versions(self._old, part, None)
-            live = [(key, held[key].version) for key in part if key in held and not held[key].deleted]
-            if missing := self._lacking(live):
-                yield missing
-        self._first = ()
-        heads: list[tuple[str, int]] = []
-        for key, _, version, chunk in self._store.scan(self._old):
-            if chunk == 0:
-                heads.append((key, version))
-            if len(heads) >= _ASKED_AT_ONCE:
-                if missing := self._lacking(heads):
+            for old in self._olds:
+                held = self._store.versions(old, part, None)
+                live = [(key, held[key].version) for key in part if key in held and not held[key].deleted]
+                if missing := self._lacking(live):
                     yield missing
-                heads = []
-        if missing := self._lacking(heads):
-            yield missing
+        self._first = ()
+        for old in self._olds:
+            heads: list[tuple[str, int]] = []
+            for key, _, version, chunk in self._store.scan(old):
+                if chunk == 0:
+                    heads.append((key, version))
+                if len(heads) >= _ASKED_AT_ONCE:
+                    if missing := self._lacking(heads):
+                        yield missing
+                    heads = []
+            if missing := self._lacking(heads):
+                yield missing
 
     def _lacking(self, heads: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
         held = self._store.versions(self._new, [key for key, _ in heads], None) if heads else {}
-        return [(key, version) for key, version in heads if key not in held or held[key].version < version]
+        lacking = [(key, version) for key, version in heads if key not in held or held[key].version < version]
+        if self._added is None or not lacking:
+            return lacking
+        documents = self._documents([key for key, _ in lacking])
+        return [
+            (key, version)
+            for key, version in lacking
+            if key in documents and self._added.text_of(fields_of(documents[key].fields_json)).strip()
+        ]
+
+    def _documents(self, keys: Sequence[str]) -> dict[str, StoredDocument]:
+        """The newest version that is stored of each."""
+        newest: dict[str, StoredDocument] = {}
+        for old in self._olds:
+            for document in self._store.fetch(old, keys, with_vectors=False):
+                known = newest.get(document.key)
+                if known is None or document.version > known.version:
+                    newest[document.key] = document
+        return newest
 
     def _ask(self, wanted: Sequence[tuple[str, int]]) -> None:
-        documents = self._store.fetch(self._old, [key for key, _ in wanted], with_vectors=False) if wanted else []
+        documents = list(self._documents([key for key, _ in wanted]).values()) if wanted else []
         records = [backfill_record(self._collection, document, self._number) for document in documents]
         if records:
             self._publisher.publish(records)
@@ -163,7 +187,7 @@ class Backfill:
             span = min(60.0, max(1.0, time.monotonic() - self._arrived[0][0]))
         rate = sum(n for _, n in self._arrived) / span
         return Progress(
-            total=self._store.count(self._old) or 0,
+            total=max(self._store.count(old) or 0 for old in self._olds),
             done=self._store.count(self._new) or 0,
             requested=len(self._asked),
             refused=sum(1 for n in self._tries.values() if n >= _TRIES),

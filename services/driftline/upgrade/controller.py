@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from driftline.core.collections import Collection
+from driftline.core.collections import Collection, CollectionDefinition
 from driftline.core.control import (
     ControlView,
     ControlWriter,
@@ -24,9 +24,11 @@ from driftline.core.control import (
     upgrade_record,
 )
 from driftline.core.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from driftline.core.indexes import Index
 from driftline.core.ports import Embedder, Publisher, VectorStore
 from driftline.core.records import Clock, now_us
-from driftline.upgrade.admission import admitted
+from driftline.upgrade.admission import admitted, described
+from driftline.upgrade.changes import Changes, changes
 from driftline.upgrade.models import Models
 from driftline.upgrade.settings import UpgradeSection
 from driftline.upgrade.state import (
@@ -115,13 +117,9 @@ class Controller:
         with self._lock:
             self._must_lead()
             collection = self._view.collection(name)
-            running = next((s for s in self.states() if s.collection_uid == collection.uid and not s.ended), None)
-            if running is not None:
-                raise Conflict(
-                    "upgrade_running", f"{name!r} is being upgraded to {running.encoder!r} ({running.phase}): "
-                    "finish it or roll it back first",
-                )  # fmt: skip
-            space = admitted(self._embedder, collection, encoder)
+            self._must_be_idle(collection)
+            index = collection.index(options["index"]) if options.get("index") else collection.primary
+            space = admitted(self._embedder, index, encoder)
             number = collection.unused_number
             state = UpgradeState(
                 id=secrets.token_hex(8),
@@ -129,7 +127,8 @@ class Controller:
                 collection_uid=collection.uid,
                 phase="registered",
                 encoder=encoder,
-                old=collection.complete.number,
+                index=index.name,
+                old=index.complete.number,
                 new=number,
                 new_space=space.fingerprint,
                 store=store_name(self._prefix, collection.name, collection.uid, number),
@@ -150,6 +149,54 @@ class Controller:
             self._writer.write([space_record(space), upgrade_record(state.record())])
             self._bring_in_line(state)
             return state
+
+    def apply(self, name: str, definition: CollectionDefinition) -> Changes:
+        """Change the definition of a live collection, or raise with the reason: NotFound, InvalidRequest, Conflict,
+        Unavailable. An index that is added is filled by the loop."""
+        with self._lock:
+            self._must_lead()
+            collection = self._view.collection(name)
+            found = changes(collection, definition)
+            if not found.told:
+                return found
+            if found.added or found.at_once.generations != collection.generations:
+                self._must_be_idle(collection)
+            self._writer.write([collection_record(found.at_once)])
+            if found.added is not None:
+                self._add(self._view.collection(name), *found.added)
+            return found
+
+    def _add(self, collection: Collection, name: str, index: Index) -> None:
+        space = index.analyzer.space() if index.analyzer else described(self._embedder, collection, index.encoder)
+        number = collection.unused_number
+        state = UpgradeState(
+            id=secrets.token_hex(8),
+            collection=collection.name,
+            collection_uid=collection.uid,
+            phase="registered",
+            index=name,
+            added=index,
+            encoder=index.encoder,
+            old=0,
+            new=number,
+            new_space=space.fingerprint,
+            store=store_name(self._prefix, collection.name, collection.uid, number),
+            margin=self._settings.margin,
+            pairs=self._settings.pairs,
+            per_second=self._settings.per_second,
+            entered_us={"registered": self._clock()},
+        )
+        self._writer.write([space_record(space), upgrade_record(state.record())])
+        self._bring_in_line(state)
+
+    def _must_be_idle(self, collection: Collection) -> None:
+        running = next((s for s in self.states() if s.collection_uid == collection.uid and not s.ended), None)
+        if running is not None:
+            what = f"index {running.index!r} is being filled" if running.added else f"to {running.encoder!r}"
+            raise Conflict(
+                "upgrade_running", f"{collection.name!r} is being upgraded ({what}, {running.phase}): "
+                "finish it or roll it back first",
+            )  # fmt: skip
 
     def pause(self, name: str, paused: bool) -> UpgradeState:
         return self._command(name, lambda state: state.model_copy(update={"paused": paused}))
@@ -202,7 +249,7 @@ class Controller:
             self._writer.write([collection_record(demanded)])
             log.info(
                 "collection changed",
-                extra={"collection": state.collection, "phase": state.phase, "route": str(demanded.routes)},
+                extra={"collection": state.collection, "phase": state.phase, "route": str(demanded.legs)},
             )
         if state.ended and state.compensation:
             self._forget(state.compensation)
@@ -269,6 +316,8 @@ class Controller:
 
     def _swapped(self, state: UpgradeState) -> UpgradeState | None:
         """The failed upgrade, where the new model is another one by now under its name."""
+        if not state.encoder:
+            return None  # words have no model
         found = self._embedder.describe(state.encoder)
         if found.fingerprint == state.new_space:
             return None

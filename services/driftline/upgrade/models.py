@@ -30,13 +30,15 @@ class Models:
 
     def needed(self, states: Iterable[UpgradeState]) -> set[str]:
         """The encoders of live generations, and those that upgrades go to."""
-        found = {state.encoder for state in states if not state.ended}
+        found = {state.encoder for state in states if state.encoder and not state.ended}
         for collection in self._view.collections():
             for generation in collection.generations:
                 try:
-                    found.add(self._view.space(generation.space).encoder)
+                    space = self._view.space(generation.space)
                 except Unavailable:
                     continue
+                if not space.analyzer:
+                    found.add(space.encoder)
         return found
 
     def keep(self, states: Iterable[UpgradeState]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from driftline.core.collections import Collection
+from driftline.core.collections import CollectionIndex
 from driftline.core.errors import InvalidRequest, NotFound
 from driftline.core.records import Leg
 from driftline.drift.quality import paired
@@ -24,19 +24,19 @@ class Judge:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def ndcg(self, collection: Collection, legs: Sequence[Leg], queries: Sequence[ShadowQuery]) -> list[float]:
+    def ndcg(self, index: CollectionIndex, legs: Sequence[Leg], queries: Sequence[ShadowQuery]) -> list[float]:
         """nDCG@10 of each query. Raises Unavailable."""
-        found = self.hits(collection, legs, queries)
+        found = self.hits(index, legs, queries)
         return [ndcg(ids, query.relevant, _DEPTH) for ids, query in zip(found, queries, strict=True)]
 
-    def hits(self, collection: Collection, legs: Sequence[Leg], queries: Sequence[ShadowQuery]) -> list[list[str]]:
+    def hits(self, index: CollectionIndex, legs: Sequence[Leg], queries: Sequence[ShadowQuery]) -> list[list[str]]:
         """Ids of the documents found for each query, best first, at most ten. Raises Unavailable."""
-        return [self._one(collection, legs, query) for query in queries]
+        return [self._one(index, legs, query) for query in queries]
 
-    def _one(self, collection: Collection, legs: Sequence[Leg], query: ShadowQuery) -> list[str]:
-        wanted = Wanted(_DEPTH, query.tenant if collection.definition.tenancy else None, with_fields=False)
+    def _one(self, index: CollectionIndex, legs: Sequence[Leg], query: ShadowQuery) -> list[str]:
+        wanted = Wanted(_DEPTH, query.tenant if index.collection.definition.tenancy else None, with_fields=False)
         try:
-            found = self._engine.search(collection, legs, Text(query.text), wanted)
+            found = self._engine.search(index, legs, Text(query.text), wanted)
         except NotFound:
             raise
         except InvalidRequest:
@@ -45,16 +45,16 @@ class Judge:
         return [hit.id for hit in found.hits]
 
     def estimate(
-        self, state: UpgradeState, collection: Collection, shadow_queries: int, at_us: int
+        self, state: UpgradeState, index: CollectionIndex, shadow_queries: int, at_us: int
     ) -> Estimate | None:  # fmt: skip
         """Of what the state would serve, against the status quo; None of too few queries. Raises Unavailable."""
         queries = state.shadow if state.judged else state.shadow[:shadow_queries]
         if len(queries) < LEAST_QUERIES:
             return None
         old, new = (Leg(state.old),), (Leg(state.new),)
-        today = self.ndcg(collection, old, queries)
+        today = self.ndcg(index, old, queries)
         legs = planned_route(state)
-        served = today if legs == old else self.ndcg(collection, legs, queries)
+        served = today if legs == old else self.ndcg(index, legs, queries)
         alone = served if legs == new else None
         difference = paired(served, today)
         progress = state.progress

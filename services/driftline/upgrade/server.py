@@ -9,6 +9,8 @@ from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from starlette.concurrency import run_in_threadpool
 
+from driftline.core.collections import CollectionDefinition, parse_definition
+from driftline.core.errors import InvalidRequest
 from driftline.core.health import Health
 from driftline.core.schema import validated
 from driftline.upgrade.controller import Controller
@@ -33,6 +35,7 @@ class StartBody(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"encoder": "minilm-l6"}]})
 
     encoder: str = Field(min_length=1, max_length=128, description="a loaded encoder of another embedding space")
+    index: str | None = Field(None, max_length=128, description="which index; left out: the collection's first")
     margin: float | None = Field(None, ge=0, le=0.5, description="how far quality may fall, relative to the status quo")
     pairs: int | None = Field(None, ge=50, le=50_000, description="documents embedded by both models")
     per_second: float | None = Field(None, ge=0, description="most documents backfilled per second; 0: no limit")
@@ -73,6 +76,23 @@ def create_app(settings: UpgradeSettings, keys: Keys, health: Health, controller
         options = body.model_dump(exclude={"encoder", "queries"}, exclude_none=True)
         state = await run_in_threadpool(controller.start, collection, body.encoder, options, body.queries)
         return web.json_response(_body(state), 201)
+
+    @app.put(
+        "/v1/collections/{collection}/definition",
+        tags=["collections"],
+        dependencies=[web.require(keys, "admin")],
+        openapi_extra=json_body(CollectionDefinition),
+        responses=answers({}, 404, 409, *BODY),
+    )
+    async def apply(collection: str, request: Request) -> Response:
+        """Change a live collection to this definition, the whole of it: fields, profiles, the description, and which
+        indexes there are. An index that is added is filled in the background, and searched once it holds everything."""
+        definition = parse_definition(await web.read_json(request))
+        if definition.name != collection:
+            raise InvalidRequest("invalid_definition", f"expected {collection!r}, found {definition.name!r}", "name")
+        done = await run_in_threadpool(controller.apply, collection, definition)
+        filling = None if done.added is None else done.added[0]
+        return web.json_response({"name": collection, "changes": list(done.told), "filling": filling})
 
     @app.get("/v1/upgrades", tags=["upgrades"], dependencies=[web.require(keys, "search")], responses=answers({}))
     def list_upgrades() -> Response:

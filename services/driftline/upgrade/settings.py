@@ -30,6 +30,12 @@ class UpgradeSection(Section):
         0.0, ge=0, description="after the end of an upgrade, when the older model is unloaded from Triton if no "
         "collection needs it; 0: never, as it must be where triton.url hides all servers but one or others use them",
     )  # fmt: skip
+    statistics_documents: int = Field(
+        20_000, ge=100, le=1_000_000, description="documents read to tell how often terms occur in a lexical index"
+    )
+    statistics_every_seconds: float = Field(
+        10.0, gt=0, description="between two looks at whether a lexical index has grown or shrunk by a tenth"
+    )
     tick_seconds: float = Field(1.0, gt=0, le=60, description="between two steps of the control loop")
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from driftline.core import jsons
 from driftline.core.collections import Collection
 from driftline.core.errors import InvalidRequest
+from driftline.core.indexes import DEFAULT_INDEX, Index
 from driftline.core.records import Carry, Generation, Leg, UpgradeRecord
 
 Phase = Literal[
@@ -85,6 +86,10 @@ class UpgradeState(_Model):
     collection_uid: str
     phase: Phase
     paused: bool = False
+    index: str = DEFAULT_INDEX
+    added: Index | None = Field(
+        None, description="the definition of an index that is added; it has no older generation"
+    )
     encoder: str
     old: int
     new: int
@@ -150,7 +155,7 @@ def read_state(record: UpgradeRecord) -> UpgradeState:
 
 def route(state: UpgradeState) -> tuple[Leg, ...]:
     """What searches read in this state. The last leg's generation holds every document."""
-    if state.ended:
+    if state.ended or state.added:
         return ()
     if state.fallback or state.phase not in ("serving", "backfilling", "complete"):
         return (Leg(state.old),)
@@ -169,11 +174,38 @@ def planned_route(state: UpgradeState) -> tuple[Leg, ...]:
 
 
 def new_generation(state: UpgradeState) -> Generation:
-    return Generation(state.new, "default", state.new_space, state.store)
+    return Generation(state.new, state.index, state.new_space, state.store)
+
+
+def _with_added(state: UpgradeState, index: Index, collection: Collection) -> Collection:
+    fresh, name = new_generation(state), state.index
+    indexes = {n: i for n, i in collection.definition.named_indexes.items() if n != name}
+    generations = tuple(g for g in collection.generations if g != fresh)
+    retired = tuple(g for g in collection.retired if g != fresh)
+    unfinished = tuple(n for n in collection.unfinished if n != name)
+    if state.phase in ("rolled_back", "failed"):
+        retired = (*retired, fresh)
+    elif state.phase == "registered" or fresh in collection.retired:
+        # Not before its store is there; and one that was removed meanwhile stays so.
+        return collection
+    else:
+        indexes, generations = indexes | {name: index}, (*generations, fresh)
+        unfinished = unfinished if state.phase == "finished" else (*unfinished, name)
+    known = dict(collection.definition.named_indexes)
+    return replace(
+        collection,
+        definition=collection.definition if known == indexes else collection.definition.with_indexes(indexes),
+        generations=generations,
+        retired=retired,
+        unfinished=unfinished,
+        next_generation=max(collection.unused_number, state.new + 1),
+    )
 
 
 def wanted(state: UpgradeState, collection: Collection) -> Collection:
-    """The collection as it must be in this state. What is as it must be comes back equal."""
+    """The collection as it must be in this state, other indexes as they are. What is as it must be comes back equal."""
+    if state.added is not None:
+        return _with_added(state, state.added, collection)
     fresh = new_generation(state)
     live = {g.number: g for g in collection.generations}
     gone = {g.number: g for g in collection.retired}
@@ -186,10 +218,11 @@ def wanted(state: UpgradeState, collection: Collection) -> Collection:
     elif state.phase != "registered":
         # Not before its store is there: changes would wait for it while Milvus makes it, which takes seconds.
         live[state.new] = fresh
+    ours = {g.number for g in (*collection.index(state.index).generations, fresh)}
     return replace(
         collection,
         generations=tuple(live[n] for n in sorted(live)),
         retired=tuple(gone[n] for n in sorted(gone)),
-        legs=route(state),
+        legs=(*(leg for leg in collection.legs if leg.generation not in ours), *route(state)),
         next_generation=max(collection.unused_number, state.new + 1),
     )

@@ -87,7 +87,7 @@ class Steps:
         """Make the new generation's store; then it is live: from now on every change is written to both."""
         collection = self._view.collection(state.collection)
         self._store.ensure(collection.target(new_generation(state), self._view.space(state.new_space)))
-        return state.into("sampling", self._clock())
+        return state.into("backfilling" if state.added else "sampling", self._clock())
 
     def _sample(self, state: UpgradeState) -> UpgradeState:
         """Embed a sample by both models, fit, and choose by held-out retrieval."""
@@ -117,8 +117,8 @@ class Steps:
         )
 
     def _spaces(self, state: UpgradeState) -> tuple[Space, Space]:
-        collection = self._view.collection(state.collection)
-        return self._view.space(collection.generation(state.old).space), self._view.space(state.new_space)
+        index = self._view.collection(state.collection).index(state.index)
+        return self._view.space(index.generation(state.old).space), self._view.space(state.new_space)
 
     def _serve(self, state: UpgradeState) -> UpgradeState:
         return state.into("serving", self._clock())
@@ -129,11 +129,11 @@ class Steps:
     def _backfill(self, state: UpgradeState) -> UpgradeState:
         live = self._live_of(state)
         if live.backfill is None:
-            old, new = self._watcher.targets(state)
+            olds, new = self._watcher.sources(state)
             live.backfill = Backfill(
-                self._store, self._publisher, self._view.collection(state.collection), old, new, state.new,
+                self._store, self._publisher, self._view.collection(state.collection), olds, new, state.new,
                 self._settings.window, state.per_second, self._settings.retry_seconds,
-                self._demand(state.collection_uid),
+                self._demand(state.collection_uid), state.added,
             )  # fmt: skip
         through = live.backfill.tick()
         now = self._clock()
@@ -146,6 +146,8 @@ class Steps:
         # Everything is there: what else was counted are changes between their writes to the two generations.
         progress = live.backfill.progress()
         everything = progress.model_copy(update={"done": progress.total})
+        if state.added:
+            return state.into("finished", now, progress=everything)
         # Whether the new generation alone is good enough is known from its own figures, which are of this moment.
         complete = state.into("complete", now, progress=everything)
         return self._watcher.estimate(complete).applied(complete)
@@ -155,6 +157,8 @@ class Steps:
 
         A complete upgrade is watched until it is finished: the older generation is kept for a way back.
         """
+        if state.added:
+            return state  # there is nothing to compare it with
         live = self._live_of(state)
         if live.look is None:
             if self._clock() - live.looked_us > self._settings.quality_every_seconds * 1e6:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from driftline.core.collections import CollectionIndex
 from driftline.core.control import ControlView
 from driftline.core.keys import query_embedding
 from driftline.core.ports import Embedder, VectorStore
@@ -24,7 +25,7 @@ from driftline.retrieval.engine import Engine
 from driftline.upgrade.monitor import look
 from driftline.upgrade.quality import Judge
 from driftline.upgrade.settings import UpgradeSection
-from driftline.upgrade.state import Drift, Estimate, UpgradeState
+from driftline.upgrade.state import Drift, Estimate, UpgradeState, new_generation
 
 log = logging.getLogger(__name__)
 # Embeddings of shadow queries, of all upgrades: each is searched for again with every look.
@@ -119,16 +120,28 @@ class Watcher:
 
     def targets(self, state: UpgradeState) -> tuple[StoreTarget, StoreTarget]:
         """The stores of the older and of the new generation."""
-        collection = self._view.collection(state.collection)
-        old, new = collection.generation(state.old), collection.generation(state.new)
+        collection, index = self._view.collection(state.collection), self._index(state)
+        old, new = index.generation(state.old), index.generation(state.new)
         return (
             collection.target(old, self._view.space(old.space)),
             collection.target(new, self._view.space(new.space)),
         )
 
-    def _estimate(self, state: UpgradeState) -> Estimate | None:
+    def sources(self, state: UpgradeState) -> tuple[list[StoreTarget], StoreTarget]:
+        """The stores that a backfill reads, and the one that it fills."""
+        if state.added is None:
+            old, new = self.targets(state)
+            return [old], new
         collection = self._view.collection(state.collection)
-        return self._judge.estimate(state, collection, self._settings.shadow_queries, self._clock())
+        new = collection.target(new_generation(state), self._view.space(state.new_space))
+        complete = [index.complete for index in collection.finished if index.name != state.index]
+        return [collection.target(g, self._view.space(g.space)) for g in complete], new
+
+    def _index(self, state: UpgradeState) -> CollectionIndex:
+        return self._view.collection(state.collection).index(state.index)
+
+    def _estimate(self, state: UpgradeState) -> Estimate | None:
+        return self._judge.estimate(state, self._index(state), self._settings.shadow_queries, self._clock())
 
     def _drift(self, state: UpgradeState) -> Drift | None:
         """What was written lately against the fit sample; None without a map that is served."""
@@ -140,8 +153,8 @@ class Watcher:
         found = look(self._store, old, new, compensation, self._recent(state.collection_uid))
         if found is None:
             return None
-        collection = self._view.collection(state.collection)
+        index = self._index(state)
         queries = state.shadow[: self._settings.shadow_queries]
-        carried = self._judge.hits(collection, (Leg(state.old, carry, state.compensation),), queries)
-        own = self._judge.hits(collection, (Leg(state.old),), queries)
+        carried = self._judge.hits(index, (Leg(state.old, carry, state.compensation),), queries)
+        own = self._judge.hits(index, (Leg(state.old),), queries)
         return found.model_copy(update={"overlap": round(overlap(carried, own), 4)})

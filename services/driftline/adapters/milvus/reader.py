@@ -12,10 +12,12 @@ import numpy as np
 from driftline.adapters.milvus.calls import MilvusCalls
 from driftline.adapters.milvus.filter import literal
 from driftline.adapters.milvus.rows import document_of, hit_of, merge_versions, parts, search_filter
+from driftline.adapters.milvus.sparse import candidates, of_texts, sketch
 from driftline.adapters.store_rows import MAX_LIMIT, check_query, check_shape, counts
 from driftline.core.errors import InvalidRequest
 from driftline.core.records import Hit, StoredDocument, StoredVersion, StoreTarget, VectorQuery
 from driftline.core.settings import MilvusSettings
+from driftline.core.vectors import Sparse, Vectors, as_dense
 
 # Milvus answers at most 16,384 rows a query; measured best between 1,000 and 4,000.
 KEYS_PER_CALL = 2_000
@@ -27,6 +29,14 @@ _HEADS_PER_CALL = 1_000
 _KEYS_PER_EXPRESSION = 100
 # Searches at once whose two reads of heads and tombstones overlap; others make them one after the other.
 _BESIDE = 16
+
+
+# Of a hit.
+_SHOWN = ["key", "id", "version", "chunk", "text"]
+
+
+def _refused(detail: str) -> InvalidRequest:
+    return InvalidRequest("refused_by_store", f"the store cannot take it: {detail}", "filter")
 
 
 class MilvusReader:
@@ -80,24 +90,58 @@ class MilvusReader:
             wider = replace(wider, limit=min(MAX_LIMIT, 2 * wider.limit))
 
     def _found(self, target: StoreTarget, query: VectorQuery) -> list[list[Hit]]:
+        if isinstance(query.vectors, Sparse):
+            return [self._rescored(target, query, row) for row in query.vectors]
         plain = VectorQuery(np.eye(1, target.dimension, dtype=np.float32), 1, None, with_fields=False)
         found = self._calls.call(
             "search",
-            lambda c: self._search(c, target, query),
+            lambda c: self._search(c, target, query, query.vectors, _SHOWN),
             target.store,
-            refused=lambda detail: InvalidRequest("refused_by_store", f"the store cannot take it: {detail}", "filter"),
-            harmless=lambda c: self._search(c, target, plain),
+            refused=_refused,
+            harmless=lambda c: self._search(c, target, plain, plain.vectors, _SHOWN),
         )
         sign = -1.0 if target.metric == "l2" else 1.0
         return [[hit_of(raw["entity"], sign * raw["distance"]) for raw in hits] for hits in found]
 
-    def _search(self, client: Any, target: StoreTarget, query: VectorQuery) -> Any:
+    def _rescored(self, target: StoreTarget, query: VectorQuery, row: Sparse) -> list[Hit]:
+        """The best rows of a sparse store for one row: candidates by their sketches, ranked by their exact scores."""
+        asked = replace(query, limit=candidates(query.limit, MAX_LIMIT))
+        plain = replace(query, filter=None, tenant=None, limit=1)
+        vectors, shown = sketch(row), ["key", "id", "version", "chunk", "weights"]
+        (found,) = self._calls.call(
+            "search",
+            lambda c: self._search(c, target, asked, vectors, shown),
+            target.store,
+            refused=_refused,
+            harmless=lambda c: self._search(c, target, plain, vectors, shown),
+        )
+        scores = of_texts([raw["entity"]["weights"] for raw in found]).dot(row)
+        hits = [hit_of(raw["entity"], float(score)) for raw, score in zip(found, scores, strict=True) if score > 0]
+        return self._with_texts(target, sorted(hits, key=lambda h: (-h.score, h.key, h.chunk))[: query.limit])
+
+    def _with_texts(self, target: StoreTarget, hits: Sequence[Hit]) -> list[Hit]:
+        """Of what was not written meanwhile."""
+        pks = [f"{hit.key}:{hit.chunk}" for hit in hits]
+
+        def read(client: Any) -> dict[str, Any]:
+            cut = parts(pks, _HEADS_PER_CALL)
+            rows = [row for part in cut for row in self._read(client, target.store, part, ["version", "text"], 0)]
+            return {row["pk"]: row for row in rows}
+
+        rows = self._calls.call("fetch", read, target.store)
+        return [
+            replace(hit, text=rows[pk]["text"])
+            for pk, hit in zip(pks, hits, strict=True)
+            if pk in rows and rows[pk]["version"] == hit.version
+        ]
+
+    def _search(self, client: Any, target: StoreTarget, query: VectorQuery, vectors: Vectors, shown: list[str]) -> Any:
         return client.search(
             target.store,
-            data=list(np.ascontiguousarray(query.vectors)),
+            data=list(np.ascontiguousarray(as_dense(vectors))),
             filter=search_filter(query),
             limit=query.limit,
-            output_fields=["key", "id", "version", "chunk", "text"],
+            output_fields=shown,
             search_params={"params": {"ef": max(self._settings.hnsw_ef, query.limit)}},
             consistency_level="Strong" if query.strong else "Bounded",
             **self._limit,
@@ -146,7 +190,7 @@ class MilvusReader:
     def fetch(self, target: StoreTarget, keys: Sequence[str], with_vectors: bool) -> list[StoredDocument]:
         wanted = ["key", "tenant", "id", "version", "chunk", "chunks", "text", "fields", "attributes"]
         if with_vectors:
-            wanted.append("vector")
+            wanted.append("weights" if target.kind == "sparse" else "vector")
 
         def read(client: Any) -> list[StoredDocument]:
             heads = read_all(client, [f"{k}:0" for k in keys])

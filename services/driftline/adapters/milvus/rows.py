@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from driftline.adapters.milvus.filter import expression, literal
+from driftline.adapters.milvus.sparse import of_texts, sketch, to_text
 from driftline.core.records import Hit, Removal, StoredDocument, StoredVersion, StoreTarget, VectorQuery, now_us
+from driftline.core.vectors import Sparse, Vectors
 
 _T = TypeVar("_T")
 # Of one write. A Milvus request may have 64 MiB, and a row of the longest strings and vectors about 330 KB.
@@ -22,7 +24,9 @@ def parts(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
 
 
 def rows_of(document: StoredDocument) -> Iterator[dict[str, Any]]:
-    for ordinal, (text, vector) in enumerate(zip(document.chunks, document.vectors, strict=True)):
+    sparse = isinstance(document.vectors, Sparse)
+    dense = sketch(document.vectors) if isinstance(document.vectors, Sparse) else document.vectors
+    for ordinal, (text, vector) in enumerate(zip(document.chunks, dense, strict=True)):
         yield {
             "pk": f"{document.key}:{ordinal}",
             "key": document.key,
@@ -35,6 +39,7 @@ def rows_of(document: StoredDocument) -> Iterator[dict[str, Any]]:
             "fields": document.fields_json.decode() if ordinal == 0 else "",
             "attributes": dict(document.attributes),
             "vector": vector,
+            **({"weights": to_text(document.vectors[ordinal])} if sparse else {}),
         }
 
 
@@ -46,7 +51,7 @@ def writes_of(documents: Sequence[StoredDocument]) -> Iterator[list[dict[str, An
         # Attributes go with every row; they are the small part of `fields`.
         fixed = len(document.fields_json) + 1_000
         for row in rows_of(document):
-            bytes_ = fixed + 4 * len(row["text"]) + 4 * len(row["vector"])
+            bytes_ = fixed + 4 * len(row["text"]) + 4 * len(row["vector"]) + len(row.get("weights", ""))
             if rows and (len(rows) >= _ROWS_PER_WRITE or size + bytes_ > _BYTES_PER_WRITE):
                 yield rows
                 rows, size = [], 0
@@ -96,7 +101,7 @@ def hit_of(row: Mapping[str, Any], score: float) -> Hit:
         row["version"],
         row["chunk"],
         score,
-        row["text"],
+        row.get("text", ""),
         b"",
     )
 
@@ -106,7 +111,11 @@ def document_of(head: Mapping[str, Any], tail: list[Any], with_vectors: bool) ->
         head,
         *sorted((r for r in tail if r["version"] == head["version"]), key=lambda r: int(r["chunk"])),
     ]
-    vectors = np.array([r["vector"] for r in rows], dtype=np.float32) if with_vectors else np.empty((0, 0), np.float32)
+    vectors: Vectors = np.empty((0, 0), np.float32)
+    if with_vectors and "weights" in head:
+        vectors = of_texts([r["weights"] for r in rows])
+    elif with_vectors:
+        vectors = np.array([r["vector"] for r in rows], dtype=np.float32)
     return StoredDocument(
         key=head["key"],
         tenant=head["tenant"],

@@ -8,6 +8,7 @@ import orjson
 
 from driftline.adapters import store_rows
 from driftline.adapters.milvus.client import DataType, LoadState, MilvusException
+from driftline.adapters.milvus.sparse import WIDTH
 from driftline.core.errors import SpaceMismatch
 from driftline.core.records import StoreTarget
 from driftline.core.settings import MilvusSettings
@@ -25,6 +26,7 @@ class Schemas:
     def ensure_store(self, client: Any, target: StoreTarget) -> None:
         """Raises SpaceMismatch when it is there for another space."""
         identity = {"space": target.space, "dimension": target.dimension, "metric": target.metric}
+        sparse = target.kind == "sparse"
         schema = client.create_schema(
             auto_id=False, enable_dynamic_field=False, description=orjson.dumps(identity).decode()
         )
@@ -38,12 +40,14 @@ class Schemas:
         schema.add_field("text", DataType.VARCHAR, max_length=store_rows.TEXT_BYTES)
         schema.add_field("fields", DataType.VARCHAR, max_length=store_rows.FIELDS_BYTES)
         schema.add_field("attributes", DataType.JSON)
-        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=target.dimension)
+        if sparse:
+            schema.add_field("weights", DataType.VARCHAR, max_length=65_535)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=WIDTH if sparse else target.dimension)
         index = client.prepare_index_params()
         index.add_index(
             "vector",
             index_type="HNSW",
-            metric_type=_METRICS[target.metric],
+            metric_type="IP" if sparse else _METRICS[target.metric],
             params={"M": self._settings.hnsw_m, "efConstruction": self._settings.hnsw_ef_construction},
         )
         self._create(client, target.store, schema, index)

@@ -24,29 +24,31 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64riftline/wire/v1/control.proto\x12\x0c\x64riftline.v1\"O\n\nGeneration\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x13\n\x0bvector_name\x18\x02 \x01(\t\x12\r\n\x05space\x18\x03 \x01(\t\x12\r\n\x05store\x18\x04 \x01(\t\"S\n\x03Leg\x12\x12\n\ngeneration\x18\x01 \x01(\x05\x12\"\n\x05\x63\x61rry\x18\x02 \x01(\x0e\x32\x13.driftline.v1.Carry\x12\x14\n\x0c\x63ompensation\x18\x03 \x01(\t\"\x82\x02\n\x10\x43ollectionRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x17\n\x0f\x64\x65\x66inition_json\x18\x03 \x01(\t\x12-\n\x0bgenerations\x18\x04 \x03(\x0b\x32\x18.driftline.v1.Generation\x12\x15\n\rcreated_at_us\x18\x05 \x01(\x03\x12\x0f\n\x07\x64\x65leted\x18\x06 \x01(\x08\x12\x1f\n\x04legs\x18\x07 \x03(\x0b\x32\x11.driftline.v1.Leg\x12\x17\n\x0fnext_generation\x18\x08 \x01(\x05\x12)\n\x07retired\x18\t \x03(\x0b\x32\x18.driftline.v1.Generation\"\xfa\x01\n\x0bSpaceRecord\x12\x13\n\x0b\x66ingerprint\x18\x01 \x01(\t\x12\x0f\n\x07\x65ncoder\x18\x02 \x01(\t\x12\x17\n\x0f\x65ncoder_version\x18\x03 \x01(\t\x12\x11\n\tdimension\x18\x04 \x01(\x05\x12\x12\n\nnormalized\x18\x05 \x01(\x08\x12\x0f\n\x07pooling\x18\x06 \x01(\t\x12\x14\n\x0cquery_prefix\x18\x07 \x01(\t\x12\x17\n\x0f\x64ocument_prefix\x18\x08 \x01(\t\x12\x12\n\nmax_tokens\x18\t \x01(\x05\x12\x11\n\tmax_batch\x18\n \x01(\x05\x12\x0c\n\x04kind\x18\x0b \x01(\t\x12\x10\n\x08\x61nalyzer\x18\x0c \x01(\t\"B\n\tLogRecord\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x10\n\x08topic_id\x18\x02 \x01(\t\x12\x14\n\x0c\x62\x61se_version\x18\x03 \x01(\x03\"L\n\x10\x43ompensationPart\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04part\x18\x02 \x01(\x05\x12\r\n\x05parts\x18\x03 \x01(\x05\x12\x0f\n\x07\x63ontent\x18\x04 \x01(\x0c\"O\n\rUpgradeRecord\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x16\n\x0e\x63ollection_uid\x18\x02 \x01(\t\x12\x12\n\nstate_json\x18\x03 \x01(\t\"\x8b\x02\n\rControlRecord\x12\x34\n\ncollection\x18\x01 \x01(\x0b\x32\x1e.driftline.v1.CollectionRecordH\x00\x12*\n\x05space\x18\x02 \x01(\x0b\x32\x19.driftline.v1.SpaceRecordH\x00\x12&\n\x03log\x18\x03 \x01(\x0b\x32\x17.driftline.v1.LogRecordH\x00\x12\x36\n\x0c\x63ompensation\x18\x04 \x01(\x0b\x32\x1e.driftline.v1.CompensationPartH\x00\x12.\n\x07upgrade\x18\x05 \x01(\x0b\x32\x1b.driftline.v1.UpgradeRecordH\x00\x42\x08\n\x06record*S\n\x05\x43\x61rry\x12\x15\n\x11\x43\x41RRY_UNSPECIFIED\x10\x00\x12\r\n\tCARRY_OWN\x10\x01\x12\x10\n\x0c\x43\x41RRY_MAPPED\x10\x02\x12\x12\n\x0e\x43\x41RRY_ENSEMBLE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64riftline/wire/v1/control.proto\x12\x0c\x64riftline.v1\"O\n\nGeneration\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x13\n\x0bvector_name\x18\x02 \x01(\t\x12\r\n\x05space\x18\x03 \x01(\t\x12\r\n\x05store\x18\x04 \x01(\t\"S\n\x03Leg\x12\x12\n\ngeneration\x18\x01 \x01(\x05\x12\"\n\x05\x63\x61rry\x18\x02 \x01(\x0e\x32\x13.driftline.v1.Carry\x12\x14\n\x0c\x63ompensation\x18\x03 \x01(\t\"\x96\x02\n\x10\x43ollectionRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x17\n\x0f\x64\x65\x66inition_json\x18\x03 \x01(\t\x12-\n\x0bgenerations\x18\x04 \x03(\x0b\x32\x18.driftline.v1.Generation\x12\x15\n\rcreated_at_us\x18\x05 \x01(\x03\x12\x0f\n\x07\x64\x65leted\x18\x06 \x01(\x08\x12\x1f\n\x04legs\x18\x07 \x03(\x0b\x32\x11.driftline.v1.Leg\x12\x17\n\x0fnext_generation\x18\x08 \x01(\x05\x12)\n\x07retired\x18\t \x03(\x0b\x32\x18.driftline.v1.Generation\x12\x12\n\nunfinished\x18\n \x03(\t\"\xfa\x01\n\x0bSpaceRecord\x12\x13\n\x0b\x66ingerprint\x18\x01 \x01(\t\x12\x0f\n\x07\x65ncoder\x18\x02 \x01(\t\x12\x17\n\x0f\x65ncoder_version\x18\x03 \x01(\t\x12\x11\n\tdimension\x18\x04 \x01(\x05\x12\x12\n\nnormalized\x18\x05 \x01(\x08\x12\x0f\n\x07pooling\x18\x06 \x01(\t\x12\x14\n\x0cquery_prefix\x18\x07 \x01(\t\x12\x17\n\x0f\x64ocument_prefix\x18\x08 \x01(\t\x12\x12\n\nmax_tokens\x18\t \x01(\x05\x12\x11\n\tmax_batch\x18\n \x01(\x05\x12\x0c\n\x04kind\x18\x0b \x01(\t\x12\x10\n\x08\x61nalyzer\x18\x0c \x01(\t\"O\n\x10StatisticsRecord\x12\x16\n\x0e\x63ollection_uid\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x05\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\x0c\"B\n\tLogRecord\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x10\n\x08topic_id\x18\x02 \x01(\t\x12\x14\n\x0c\x62\x61se_version\x18\x03 \x01(\x03\"L\n\x10\x43ompensationPart\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04part\x18\x02 \x01(\x05\x12\r\n\x05parts\x18\x03 \x01(\x05\x12\x0f\n\x07\x63ontent\x18\x04 \x01(\x0c\"O\n\rUpgradeRecord\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x16\n\x0e\x63ollection_uid\x18\x02 \x01(\t\x12\x12\n\nstate_json\x18\x03 \x01(\t\"\xc1\x02\n\rControlRecord\x12\x34\n\ncollection\x18\x01 \x01(\x0b\x32\x1e.driftline.v1.CollectionRecordH\x00\x12*\n\x05space\x18\x02 \x01(\x0b\x32\x19.driftline.v1.SpaceRecordH\x00\x12&\n\x03log\x18\x03 \x01(\x0b\x32\x17.driftline.v1.LogRecordH\x00\x12\x36\n\x0c\x63ompensation\x18\x04 \x01(\x0b\x32\x1e.driftline.v1.CompensationPartH\x00\x12.\n\x07upgrade\x18\x05 \x01(\x0b\x32\x1b.driftline.v1.UpgradeRecordH\x00\x12\x34\n\nstatistics\x18\x06 \x01(\x0b\x32\x1e.driftline.v1.StatisticsRecordH\x00\x42\x08\n\x06record*S\n\x05\x43\x61rry\x12\x15\n\x11\x43\x41RRY_UNSPECIFIED\x10\x00\x12\r\n\tCARRY_OWN\x10\x01\x12\x10\n\x0c\x43\x41RRY_MAPPED\x10\x02\x12\x12\n\x0e\x43\x41RRY_ENSEMBLE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'driftline.wire.v1.control_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CARRY']._serialized_start=1226
-  _globals['_CARRY']._serialized_end=1309
+  _globals['_CARRY']._serialized_start=1381
+  _globals['_CARRY']._serialized_end=1464
   _globals['_GENERATION']._serialized_start=49
   _globals['_GENERATION']._serialized_end=128
   _globals['_LEG']._serialized_start=130
   _globals['_LEG']._serialized_end=213
   _globals['_COLLECTIONRECORD']._serialized_start=216
-  _globals['_COLLECTIONRECORD']._serialized_end=474
-  _globals['_SPACERECORD']._serialized_start=477
-  _globals['_SPACERECORD']._serialized_end=727
-  _globals['_LOGRECORD']._serialized_start=729
-  _globals['_LOGRECORD']._serialized_end=795
-  _globals['_COMPENSATIONPART']._serialized_start=797
-  _globals['_COMPENSATIONPART']._serialized_end=873
-  _globals['_UPGRADERECORD']._serialized_start=875
-  _globals['_UPGRADERECORD']._serialized_end=954
-  _globals['_CONTROLRECORD']._serialized_start=957
-  _globals['_CONTROLRECORD']._serialized_end=1224
+  _globals['_COLLECTIONRECORD']._serialized_end=494
+  _globals['_SPACERECORD']._serialized_start=497
+  _globals['_SPACERECORD']._serialized_end=747
+  _globals['_STATISTICSRECORD']._serialized_start=749
+  _globals['_STATISTICSRECORD']._serialized_end=828
+  _globals['_LOGRECORD']._serialized_start=830
+  _globals['_LOGRECORD']._serialized_end=896
+  _globals['_COMPENSATIONPART']._serialized_start=898
+  _globals['_COMPENSATIONPART']._serialized_end=974
+  _globals['_UPGRADERECORD']._serialized_start=976
+  _globals['_UPGRADERECORD']._serialized_end=1055
+  _globals['_CONTROLRECORD']._serialized_start=1058
+  _globals['_CONTROLRECORD']._serialized_end=1379
 # @@protoc_insertion_point(module_scope)

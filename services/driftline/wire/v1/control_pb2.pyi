@@ -41,7 +41,7 @@ class Leg(_message.Message):
     def __init__(self, generation: _Optional[int] = ..., carry: _Optional[_Union[Carry, str]] = ..., compensation: _Optional[str] = ...) -> None: ...
 
 class CollectionRecord(_message.Message):
-    __slots__ = ("name", "uid", "definition_json", "generations", "created_at_us", "deleted", "legs", "next_generation", "retired")
+    __slots__ = ("name", "uid", "definition_json", "generations", "created_at_us", "deleted", "legs", "next_generation", "retired", "unfinished")
     NAME_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     DEFINITION_JSON_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +51,7 @@ class CollectionRecord(_message.Message):
     LEGS_FIELD_NUMBER: _ClassVar[int]
     NEXT_GENERATION_FIELD_NUMBER: _ClassVar[int]
     RETIRED_FIELD_NUMBER: _ClassVar[int]
+    UNFINISHED_FIELD_NUMBER: _ClassVar[int]
     name: str
     uid: str
     definition_json: str
@@ -60,7 +61,8 @@ class CollectionRecord(_message.Message):
     legs: _containers.RepeatedCompositeFieldContainer[Leg]
     next_generation: int
     retired: _containers.RepeatedCompositeFieldContainer[Generation]
-    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., definition_json: _Optional[str] = ..., generations: _Optional[_Iterable[_Union[Generation, _Mapping]]] = ..., created_at_us: _Optional[int] = ..., deleted: _Optional[bool] = ..., legs: _Optional[_Iterable[_Union[Leg, _Mapping]]] = ..., next_generation: _Optional[int] = ..., retired: _Optional[_Iterable[_Union[Generation, _Mapping]]] = ...) -> None: ...
+    unfinished: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., definition_json: _Optional[str] = ..., generations: _Optional[_Iterable[_Union[Generation, _Mapping]]] = ..., created_at_us: _Optional[int] = ..., deleted: _Optional[bool] = ..., legs: _Optional[_Iterable[_Union[Leg, _Mapping]]] = ..., next_generation: _Optional[int] = ..., retired: _Optional[_Iterable[_Union[Generation, _Mapping]]] = ..., unfinished: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class SpaceRecord(_message.Message):
     __slots__ = ("fingerprint", "encoder", "encoder_version", "dimension", "normalized", "pooling", "query_prefix", "document_prefix", "max_tokens", "max_batch", "kind", "analyzer")
@@ -89,6 +91,16 @@ class SpaceRecord(_message.Message):
     kind: str
     analyzer: str
     def __init__(self, fingerprint: _Optional[str] = ..., encoder: _Optional[str] = ..., encoder_version: _Optional[str] = ..., dimension: _Optional[int] = ..., normalized: _Optional[bool] = ..., pooling: _Optional[str] = ..., query_prefix: _Optional[str] = ..., document_prefix: _Optional[str] = ..., max_tokens: _Optional[int] = ..., max_batch: _Optional[int] = ..., kind: _Optional[str] = ..., analyzer: _Optional[str] = ...) -> None: ...
+
+class StatisticsRecord(_message.Message):
+    __slots__ = ("collection_uid", "generation", "content")
+    COLLECTION_UID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    collection_uid: str
+    generation: int
+    content: bytes
+    def __init__(self, collection_uid: _Optional[str] = ..., generation: _Optional[int] = ..., content: _Optional[bytes] = ...) -> None: ...
 
 class LogRecord(_message.Message):
     __slots__ = ("topic", "topic_id", "base_version")
@@ -123,15 +135,17 @@ class UpgradeRecord(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., collection_uid: _Optional[str] = ..., state_json: _Optional[str] = ...) -> None: ...
 
 class ControlRecord(_message.Message):
-    __slots__ = ("collection", "space", "log", "compensation", "upgrade")
+    __slots__ = ("collection", "space", "log", "compensation", "upgrade", "statistics")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     SPACE_FIELD_NUMBER: _ClassVar[int]
     LOG_FIELD_NUMBER: _ClassVar[int]
     COMPENSATION_FIELD_NUMBER: _ClassVar[int]
     UPGRADE_FIELD_NUMBER: _ClassVar[int]
+    STATISTICS_FIELD_NUMBER: _ClassVar[int]
     collection: CollectionRecord
     space: SpaceRecord
     log: LogRecord
     compensation: CompensationPart
     upgrade: UpgradeRecord
-    def __init__(self, collection: _Optional[_Union[CollectionRecord, _Mapping]] = ..., space: _Optional[_Union[SpaceRecord, _Mapping]] = ..., log: _Optional[_Union[LogRecord, _Mapping]] = ..., compensation: _Optional[_Union[CompensationPart, _Mapping]] = ..., upgrade: _Optional[_Union[UpgradeRecord, _Mapping]] = ...) -> None: ...
+    statistics: StatisticsRecord
+    def __init__(self, collection: _Optional[_Union[CollectionRecord, _Mapping]] = ..., space: _Optional[_Union[SpaceRecord, _Mapping]] = ..., log: _Optional[_Union[LogRecord, _Mapping]] = ..., compensation: _Optional[_Union[CompensationPart, _Mapping]] = ..., upgrade: _Optional[_Union[UpgradeRecord, _Mapping]] = ..., statistics: _Optional[_Union[StatisticsRecord, _Mapping]] = ...) -> None: ...

@@ -1,0 +1,194 @@
+"""Searching one index of a collection: by a text, a vector, or a stored document."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from driftline.core.collections import CollectionIndex
+from driftline.core.control import ControlView
+from driftline.core.errors import InvalidRequest, NotFound
+from driftline.core.filters import Filter
+from driftline.core.limits import MAX_QUERY_CHARACTERS
+from driftline.core.ports import VectorStore
+from driftline.core.records import Hit, Leg, Space, StoredDocument
+from driftline.core.vectors import Sparse, as_dense
+from driftline.retrieval.carry_over import CarryOver
+from driftline.retrieval.engine import Engine, Found
+from driftline.retrieval.leg_search import Wanted
+from driftline.retrieval.legs import Query, Text, Vector
+from driftline.retrieval.lexical import read_statistics
+
+
+class InputMismatch(InvalidRequest):
+    """The index cannot take part in this search: the vector is of another space, say, or it is not filled yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredInput:
+    """More like a stored document, which is left out itself."""
+
+    key: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What is searched for, and what the cache said of its embeddings, by space, where it was asked already."""
+
+    given: Text | Vector | StoredInput
+
+    def with_text(self, text: str) -> Input:
+        return Input(Text(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is asked of one index beside the input: the best `needed` documents. See `retrieval.plan.run.Ask`."""
+
+    needed: int
+    tenant: str | None = None
+    filter: Filter | None = None
+    with_fields: bool = True
+    rerank: int = 0
+    passages: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class IndexFound:
+    """The best chunk of each document, best first, with scores of the newest model. `passages` are chunks by document,
+    best first. `statistics` counts the rows that a lexical index's statistics are of."""
+
+    index: CollectionIndex
+    space: Space
+    score_kind: str
+    found: Found
+    passages: Mapping[str, Sequence[Hit]] = field(default_factory=dict)
+    statistics: int = 0
+
+    @property
+    def hits(self) -> Sequence[Hit]:
+        return self.found.hits
+
+    def report(self) -> dict[str, Any]:
+        """For `explain`."""
+        return {
+            "generation": self.index.newest.number,
+            "space": self.space.fingerprint,
+            "encoder": f"{self.space.encoder}@{self.space.encoder_version}",
+            "score_kind": self.score_kind,
+            "found": len(self.found.hits),
+            "chunks_read": self.found.chunks_read,
+            "reranked": len(self.found.carried),
+            **({"statistics": self.statistics} if self.space.analyzer else {}),
+            "milliseconds": {part: round(s * 1000, 3) for part, s in self.found.seconds.items()},
+            "legs": [asdict(report) for report in self.found.legs],
+        }
+
+
+class IndexSearcher:
+    """Thread-safe. `written_through` is told of hits that were embedded by the new model although an older generation
+    holds them."""
+
+    def __init__(
+        self,
+        view: ControlView,
+        store: VectorStore,
+        engine: Engine,
+        carry_over: CarryOver | None = None,
+        written_through: Callable[[CollectionIndex, Sequence[Hit]], None] | None = None,
+    ) -> None:
+        self._view = view
+        self._store = store
+        self._engine = engine
+        self._carry_over = carry_over
+        self._written_through = written_through
+
+    def search(self, index: CollectionIndex, asked: Input, part: Part) -> IndexFound:
+        """Raises Unavailable, InvalidRequest, NotFound, and InputMismatch where the input fits no space of it."""
+        if not index.is_finished:
+            detail = f"index {index.name!r} was added and does not hold every document yet"
+            raise InputMismatch("index_unfinished", detail, "index", 409)
+        query, legs, exclude = self._query(index, asked)
+        wanted = Wanted(
+            max(part.needed, part.rerank),
+            part.tenant,
+            part.filter,
+            with_fields=part.with_fields,
+            exclude_key=exclude,
+            to_rerank=part.rerank > 0,
+            passages=part.passages,
+        )
+        found = self._engine.search(index, legs, query, wanted)
+        if part.rerank and self._carry_over is not None:
+            begun = time.perf_counter()
+            found = self._carry_over.apply(found, wanted, part.rerank)
+            if self._written_through is not None:
+                self._written_through(index, found.carried)
+            found = replace(found, seconds={**found.seconds, "rerank": time.perf_counter() - begun})
+        space, statistics = self._view.space(index.newest.space), 0
+        if space.analyzer:
+            statistics = read_statistics(self._view.statistics(index.collection.uid, index.newest.number)).rows
+        return IndexFound(index, space, _score_kind(index, space), found, found.passages, statistics)
+
+    def _query(self, index: CollectionIndex, asked: Input) -> tuple[Query, Sequence[Leg], str]:
+        """What is searched for, in which legs of the index, and the key of the document that is left out."""
+        complete = (Leg(index.complete.number),)
+        match asked.given:
+            case Text():
+                return asked.given, index.routes, ""
+            case Vector():
+                newest, oldest = (self._view.space(g.space) for g in (index.newest, index.complete))
+                # A vector of the newest space is carried to the older generations; one of an older live space, or of
+                # none that is named, searches the generation that holds everything.
+                carried = asked.given.space == newest.fingerprint != oldest.fingerprint
+                vector = _checked(asked.given, newest if carried else oldest)
+                return vector, index.routes if carried else complete, ""
+            case StoredInput():
+                stored = self._stored(index, asked.given)
+                return self._like(index, stored), complete, stored.key
+
+    def _stored(self, index: CollectionIndex, given: StoredInput) -> StoredDocument:
+        target = index.collection.target(index.complete, self._view.space(index.complete.space))
+        found = self._store.fetch(target, [given.key], True)
+        if not found:
+            raise NotFound(
+                "unknown_document", f"collection {index.collection.name!r} has no document {given.id!r}", "document"
+            )
+        return found[0]
+
+    def _like(self, index: CollectionIndex, stored: StoredDocument) -> Query:
+        """Near the mean of a document's chunks; by its words, where these are what the index finds by."""
+        space = self._view.space(index.complete.space)
+        if isinstance(stored.vectors, Sparse):
+            return Text(" ".join(stored.chunks)[:MAX_QUERY_CHARACTERS])
+        mean = as_dense(stored.vectors).mean(axis=0, keepdims=True)
+        if space.normalized:
+            mean = mean / max(float(np.linalg.norm(mean)), 1e-12)
+        return Vector(mean.astype(np.float32), space.fingerprint)
+
+
+def _score_kind(index: CollectionIndex, space: Space) -> str:
+    if space.analyzer:
+        return "bm25"
+    return "ip" if space.kind == "sparse" else index.collection.definition.metric
+
+
+def _checked(given: Vector, space: Space) -> Vector:
+    if space.kind == "sparse":
+        raise InputMismatch("space_mismatch", "the index holds sparse vectors; search it by a text", "vector")
+    if given.space and given.space != space.fingerprint:
+        raise InputMismatch(
+            "space_mismatch",
+            f"the index's space is {space.fingerprint}; vectors of two spaces are never compared",
+            "vector.space",
+        )
+    if given.values.shape[1] != space.dimension:
+        raise InputMismatch(
+            "wrong_dimension", f"expected {space.dimension} numbers, found {given.values.shape[1]}", "vector.values"
+        )
+    return Vector(given.values, space.fingerprint)
