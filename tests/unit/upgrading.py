@@ -26,7 +26,7 @@ from driftline.upgrade.monitor import recent_documents
 from driftline.upgrade.settings import UpgradeSection
 from driftline.upgrade.state import UpgradeState
 from driftline.upgrade.watcher import Beside, InBackground, Seen, Watcher
-from tests.build import BASE, Encoders, a_change, a_collection, a_follower, publish_change
+from tests.build import BASE, Encoders, a_change, a_collection, a_follower, publish_change, spaces_of
 from tests.unit.test_pipeline import Pipeline
 
 WORDS = "red blue green shoes hats coats wool silk cotton big small cheap dear warm cold light heavy long".split()  # noqa: SIM905
@@ -42,14 +42,16 @@ def at_once(work: Callable[[], Seen]) -> Future[Seen]:
 class World(Pipeline):
     """The pipeline with a control topic, two encoders and the controller of upgrades."""
 
-    def __init__(self, titles: list[str] = TITLES, **settings: object) -> None:
+    def __init__(
+        self, titles: list[str] = TITLES, definition: dict[str, object] | None = None, **settings: object
+    ) -> None:
         self.old, self.new = MemoryEmbedder(48, "hashing"), MemoryEmbedder(64, "better")
         self.encoders: Embedder = Encoders(self.old, self.new)
-        super().__init__(a_collection(self.old.space), self.encoders)
+        super().__init__(a_collection(self.old.space, **definition or {}), self.encoders)
         self.embedder = self.old
         self.publisher.publish(
             [
-                space_record(self.old.space),
+                *map(space_record, spaces_of(self.collection.definition, self.old.space).values()),
                 log_record(LogIncarnation(CHANGES.name, "t1", BASE)),
                 collection_record(self.collection),
             ]

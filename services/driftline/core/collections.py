@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -190,6 +190,11 @@ class Collection:
     @property
     def primary(self) -> CollectionIndex:
         return self.finished[0]
+
+    def with_legs(self, index: str, legs: Sequence[Leg]) -> Collection:
+        """The collection as it is where searches of this index read these legs."""
+        ours = {generation.number for generation in self.index(index).generations}
+        return replace(self, legs=(*(leg for leg in self.legs if leg.generation not in ours), *legs))
 
     def index(self, name: str) -> CollectionIndex:
         """Raises NotFound."""

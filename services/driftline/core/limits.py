@@ -30,6 +30,9 @@ MAX_DESCRIPTION = 4_000
 MAX_NAME = 63
 MAX_INDEXES = 16
 MAX_PROFILES = 64
+# Documents that each index ranks at least where rankings are fused, by default: hits that only one of two indexes finds
+# are in the first ten of a fused ranking when they are in its first hundred.
+FUSION_WINDOW = 100
 # Milvus' own limit for a vector.
 MAX_DIMENSION = 32_768
 # The square of a difference, summed over 32,768 dimensions, still is a float32.

@@ -13,7 +13,7 @@ from driftline.core.errors import InvalidRequest
 from driftline.core.values import shown
 from driftline.query.request import SearchBody
 from driftline.query.settings import QuerySection
-from driftline.retrieval.plan import DEFAULT_PROFILE, Plan, only, parse_plan, profile
+from driftline.retrieval.plan import DEFAULT_PROFILE, Plan, default_plan, only, parse_plan, profile
 
 _KEPT = 1_000
 
@@ -40,13 +40,11 @@ class Plans:
         if body.index is not None:
             return only(collection.index(body.index).name)
         profiles = collection.definition.profiles
+        if body.profile is not None and body.profile not in profiles:
+            detail = f"no profile {shown(body.profile)}; there are {named(profiles) or 'none'}"
+            raise InvalidRequest("unknown_profile", detail, "profile")
         name = DEFAULT_PROFILE if body.profile is None else body.profile
-        if name in profiles:
-            return self._profile(collection, name)
-        if body.profile is None:
-            return only(collection.primary.name)
-        detail = f"no profile {shown(name)}; there are {named(profiles) or 'none'}"
-        raise InvalidRequest("unknown_profile", detail, "profile")
+        return self._profile(collection, name) if name in profiles else default_plan(collection)
 
     def _profile(self, collection: Collection, name: str) -> Plan:
         """Read once for each definition of a collection."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from driftline.core.limits import FUSION_WINDOW
 from driftline.core.settings import (
     AuthSettings,
     HttpSettings,
@@ -19,7 +20,7 @@ class QuerySection(Section):
     max_limit: int = Field(1_000, ge=1, le=10_000, description="most hits of one search")
     max_window: int = Field(10_000, ge=10, le=16_000, description="most hits a search may page through")
     fusion_window: int = Field(
-        100, ge=10, le=10_000, description="documents that each index ranks at least where rankings are fused"
+        FUSION_WINDOW, ge=10, le=10_000, description="documents that each index ranks at least where rankings are fused"
     )
     adhoc_plans: bool = Field(False, description="take plans in searches, beside profiles of the definition")
     max_rerank: int = Field(200, ge=0, le=1_000, description="most hits of one search that `rerank` may embed")

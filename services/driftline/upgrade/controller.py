@@ -156,11 +156,11 @@ class Controller:
         with self._lock:
             self._must_lead()
             collection = self._view.collection(name)
+            if definition.named_indexes != collection.definition.named_indexes:
+                self._must_be_idle(collection)
             found = changes(collection, definition)
             if not found.told:
                 return found
-            if found.added or found.at_once.generations != collection.generations:
-                self._must_be_idle(collection)
             self._writer.write([collection_record(found.at_once)])
             if found.added is not None:
                 self._add(self._view.collection(name), *found.added)

@@ -4,45 +4,66 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from driftline.core.collections import CollectionIndex
+from driftline.core.collections import Collection, CollectionIndex
 from driftline.core.errors import InvalidRequest, NotFound
+from driftline.core.limits import FUSION_WINDOW
 from driftline.core.records import Leg
 from driftline.drift.quality import paired
-from driftline.retrieval.engine import Engine
 from driftline.retrieval.evaluation import ndcg
-from driftline.retrieval.leg_search import Wanted
+from driftline.retrieval.index_search import Input
 from driftline.retrieval.legs import Text
+from driftline.retrieval.plan import Plan, default_plan, indexes_of, only
+from driftline.retrieval.plan.run import Ask, Planner
 from driftline.upgrade.sample import LEAST_QUERIES
 from driftline.upgrade.state import Estimate, ShadowQuery, UpgradeState, planned_route
 
 _DEPTH = 10
 
 
+def judged_plan(index: CollectionIndex) -> Plan:
+    """What the change of an index is judged by: what users are served by default, if that has a part of it."""
+    plan = default_plan(index.collection)
+    return plan if index.name in indexes_of(plan) else only(index.name)
+
+
 class Judge:
-    """Runs shadow queries over any route, with the same search as the query service."""
+    """Runs shadow queries over any route of an index, with the same search as the query service."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, planner: Planner) -> None:
+        self._planner = planner
 
-    def ndcg(self, index: CollectionIndex, legs: Sequence[Leg], queries: Sequence[ShadowQuery]) -> list[float]:
+    def ndcg(
+        self, plan: Plan, index: CollectionIndex, legs: Sequence[Leg], queries: Sequence[ShadowQuery]
+    ) -> list[float]:  # fmt: skip
         """nDCG@10 of each query. Raises Unavailable."""
-        found = self.hits(index, legs, queries)
+        found = self.hits(plan, index, legs, queries)
         return [ndcg(ids, query.relevant, _DEPTH) for ids, query in zip(found, queries, strict=True)]
 
-    def hits(self, index: CollectionIndex, legs: Sequence[Leg], queries: Sequence[ShadowQuery]) -> list[list[str]]:
-        """Ids of the documents found for each query, best first, at most ten. Raises Unavailable."""
-        return [self._one(index, legs, query) for query in queries]
+    def hits(
+        self, plan: Plan, index: CollectionIndex, legs: Sequence[Leg], queries: Sequence[ShadowQuery]
+    ) -> list[list[str]]:  # fmt: skip
+        """Ids of the documents found for each query, best first, at most ten, where searches read `legs` of the index
+        and the others as they are. Raises Unavailable."""
+        collection = index.collection.with_legs(index.name, legs)
+        return [self._one(plan, collection, query) for query in queries]
 
-    def _one(self, index: CollectionIndex, legs: Sequence[Leg], query: ShadowQuery) -> list[str]:
-        wanted = Wanted(_DEPTH, query.tenant if index.collection.definition.tenancy else None, with_fields=False)
+    def _one(self, plan: Plan, collection: Collection, query: ShadowQuery) -> list[str]:
+        asked = Ask(
+            collection=collection,
+            input=Input(Text(query.text)),
+            needed=_DEPTH,
+            window=FUSION_WINDOW,
+            tenant=query.tenant if collection.definition.tenancy else None,
+            with_fields=False,
+        )
         try:
-            found = self._engine.search(index, legs, Text(query.text), wanted)
+            found = self._planner.run(plan, asked)
         except NotFound:
             raise
         except InvalidRequest:
             # A query that an encoder refuses finds nothing.
             return []
-        return [hit.id for hit in found.hits]
+        return [hit.hit.id for hit in found.hits[:_DEPTH]]
 
     def estimate(
         self, state: UpgradeState, index: CollectionIndex, shadow_queries: int, at_us: int
@@ -52,9 +73,10 @@ class Judge:
         if len(queries) < LEAST_QUERIES:
             return None
         old, new = (Leg(state.old),), (Leg(state.new),)
-        today = self.ndcg(index, old, queries)
+        plan = judged_plan(index)
+        today = self.ndcg(plan, index, old, queries)
         legs = planned_route(state)
-        served = today if legs == old else self.ndcg(index, legs, queries)
+        served = today if legs == old else self.ndcg(plan, index, legs, queries)
         alone = served if legs == new else None
         difference = paired(served, today)
         progress = state.progress

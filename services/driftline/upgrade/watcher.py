@@ -10,18 +10,22 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from driftline.core.collections import CollectionIndex
 from driftline.core.control import ControlView
 from driftline.core.keys import query_embedding
+from driftline.core.limits import MAX_INDEXES
 from driftline.core.ports import Embedder, VectorStore
 from driftline.core.records import Carry, Clock, Leg, Priority, StoreTarget, now_us
 from driftline.core.worker import Worker
 from driftline.drift.monitor import overlap
 from driftline.retrieval.embeddings import CachedEncoder, Kept, directly
 from driftline.retrieval.engine import Engine
+from driftline.retrieval.index_search import IndexSearcher
+from driftline.retrieval.plan import only
+from driftline.retrieval.plan.run import Planner
 from driftline.upgrade.monitor import look
 from driftline.upgrade.quality import Judge
 from driftline.upgrade.settings import UpgradeSection
@@ -100,7 +104,8 @@ class Watcher:
         kept = Kept(_KEPT_QUERIES)
         ask = directly(embedder, Priority.BACKGROUND)
         self._engine = Engine(view, store, CachedEncoder(ask, kept, "shadow", query_embedding, kept.put))
-        self._judge = Judge(self._engine)
+        threads = ThreadPoolExecutor(MAX_INDEXES, thread_name_prefix="plan")
+        self._judge = Judge(Planner(IndexSearcher(view, store, self._engine), threads))
         # One look at a time: the reader behind `recent` is of one thread.
         self._one = threading.Lock()
 
@@ -155,6 +160,7 @@ class Watcher:
             return None
         index = self._index(state)
         queries = state.shadow[: self._settings.shadow_queries]
-        carried = self._judge.hits(index, (Leg(state.old, carry, state.compensation),), queries)
-        own = self._judge.hits(index, (Leg(state.old),), queries)
+        plan = only(index.name)
+        carried = self._judge.hits(plan, index, (Leg(state.old, carry, state.compensation),), queries)
+        own = self._judge.hits(plan, index, (Leg(state.old),), queries)
         return found.model_copy(update={"overlap": round(overlap(carried, own), 4)})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from driftline.core.collections import CollectionDefinition, named
+from driftline.core.collections import Collection, CollectionDefinition, named
 from driftline.core.errors import InvalidRequest
 from driftline.core.schema import validated
 from driftline.core.values import shown
@@ -64,6 +64,18 @@ def check_profiles(definition: CollectionDefinition) -> None:
 def profile(definition: CollectionDefinition, name: str) -> Plan:
     """A profile of a definition that was checked. An index that it uses may not be there yet, or any more."""
     return _parse(definition.profiles[name], f"profiles.{name}")
+
+
+def default_plan(collection: Collection) -> Plan:
+    """What a search runs that names nothing: the profile `default`, or the search of the first index."""
+    if DEFAULT_PROFILE in collection.definition.profiles:
+        return profile(collection.definition, DEFAULT_PROFILE)
+    return only(collection.primary.name)
+
+
+def indexes_of(plan: Plan) -> set[str]:
+    """The indexes that a plan searches."""
+    return {part.index for step in plan if isinstance(step, SearchStep) for part in step.of}
 
 
 def only(index: str) -> Plan:
