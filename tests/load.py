@@ -18,7 +18,7 @@ from driftline.core.settings import KafkaSettings
 from driftline.core.topics import RECEIPTS
 from driftline.local.stack import Stack
 from tests.client import User
-from tests.oracle import Oracle, text_of
+from tests.oracle import Oracle, fields_of
 
 DOCUMENTS = 150
 
@@ -87,7 +87,7 @@ class Load(threading.Thread):
             if self.random.random() < 0.25:
                 line["operation"] = "delete"
             else:
-                line["fields"] = {"body": text_of(document_id, version, self.random.randint(1, 4))}
+                line["fields"] = fields_of(document_id, version, self.random.randint(1, 4))
             lines.append(line)
         return self.only_first(lines) if self.versions else lines
 

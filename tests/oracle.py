@@ -11,6 +11,7 @@ from typing import Any
 from driftline.adapters.kafka import KafkaLogReader
 from driftline.adapters.milvus import MilvusStore
 from driftline.core import codec
+from driftline.core.collections import parse_definition
 from driftline.core.errors import InvalidRecord
 from driftline.core.records import Outcome, Receipt, StoreTarget
 from driftline.core.settings import KafkaSettings, MilvusSettings
@@ -34,6 +35,27 @@ VERSIONED: dict[str, Any] = {
     "versions": "external",
     "embedding": {"encoder": "hashing", "fields": ["body"], "chunking": CHUNKING},
 }
+
+
+# The same in three indexes: what one has for a document, another may not, see `fields_of`.
+WORDS: dict[str, Any] = {"mode": "sentences", "max_tokens": 16, "overlap_tokens": 0}
+HYBRID: dict[str, Any] = {
+    "versions": "external",
+    "embedding": None,
+    "indexes": {
+        "dense": VERSIONED["embedding"],
+        "words": {"analyzer": "english", "fields": ["body"], "chunking": WORDS},
+        "titles": {"analyzer": "none", "fields": ["title"]},
+    },
+    "profiles": {"default": [{"search": {"of": [{"index": "dense"}, {"index": "words"}, {"index": "titles"}]}}]},
+}
+# What is added to it while it runs.
+FOURTH: dict[str, Any] = {"encoder": "hashing", "fields": ["title"]}
+
+
+def fields_of(document_id: str, version: int, sentences: int) -> dict[str, str]:
+    """A body, and a title where the body has an even number of sentences."""
+    return {"body": text_of(document_id, version, sentences)} | ({} if sentences % 2 else {"title": "an even one"})
 
 
 @dataclass
@@ -60,6 +82,10 @@ class Oracle:
         """Document id -> (version, chunks) of everything that must be searchable."""
         with self.lock:
             return {i: (v, n) for i, (v, n) in self.newest.items() if n}
+
+    def expected_titles(self) -> dict[str, tuple[int, int]]:
+        """The same for an index over the titles."""
+        return {i: (v, 1) for i, (v, n) in self.expected().items() if n % 2 == 0}
 
 
 def stored(stack: Stack, user: User, collection: str, number: int = 0) -> dict[str, tuple[int, int]]:
@@ -127,7 +153,10 @@ def _ends_well(receipts: list[Receipt]) -> bool:
 
 def differences(held: dict[str, tuple[int, int]], oracle: Oracle) -> list[str]:
     """What the index holds otherwise than the oracle, in words: lost, resurrected or stale."""
-    expected = oracle.expected()
+    return differences_to(held, oracle.expected(), oracle)
+
+
+def differences_to(held: dict[str, tuple[int, int]], expected: dict[str, tuple[int, int]], oracle: Oracle) -> list[str]:
     wrong = [f"{i} was lost: {expected[i]}" for i in expected.keys() - held.keys()]
     wrong += [f"{i} is there and must not be: {held[i]}" for i in held.keys() - expected.keys()]
     for i in expected.keys() & held.keys():
@@ -138,7 +167,12 @@ def differences(held: dict[str, tuple[int, int]], oracle: Oracle) -> list[str]:
 
 
 def check(stack: Stack, user: User, collection: str, oracle: Oracle, timeout_seconds: float = 120) -> None:
-    """Every event has a final receipt, and the index equals the oracle."""
+    """Every event has a final receipt, and every index equals the oracle."""
     check_receipts(receipts_of(stack, oracle.tokens, timeout_seconds))
-    wrong = differences(stored(stack, user, collection), oracle)
-    assert not wrong, f"{len(wrong)} documents differ: {wrong[:5]}"
+    shown = user.ingest.get(f"/v1/collections/{collection}").json()
+    for name, index in parse_definition(shown["definition"]).named_indexes.items():
+        assert shown["indexes"][name]["finished"], f"index {name} is not filled"
+        newest = max(g["number"] for g in shown["generations"] if g["vector_name"] == name)
+        expected = oracle.expected_titles() if index.fields == ("title",) else oracle.expected()
+        wrong = differences_to(stored(stack, user, collection, newest), expected, oracle)
+        assert not wrong, f"{len(wrong)} documents differ in index {name}: {wrong[:5]}"

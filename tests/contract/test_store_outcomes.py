@@ -86,8 +86,8 @@ def empty(store: VectorStore) -> Iterator[StoreTarget]:
         ({"chunks": ("x" * 65_536,)}, "chunk 0"),
         ({"vectors": np.full((1, 8), np.nan, np.float32)}, "finite"),
         ({"vectors": np.full((1, 8), np.inf, np.float32)}, "finite"),
-        ({"vectors": np.ones((1, 9), np.float32)}, "shape"),
-        ({"vectors": np.ones((2, 8), np.float32)}, "shape"),
+        ({"vectors": np.ones((1, 9), np.float32)}, "count, kind and dimension"),
+        ({"vectors": np.ones((2, 8), np.float32)}, "count, kind and dimension"),
     ],
 )
 def test_a_row_that_no_store_takes_is_that_records_fault(

@@ -7,9 +7,11 @@ DRIFTLINE_FAULTS (100) and DRIFTLINE_SEED (the day). What was struck when is in 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 
+import httpx
 import pytest
 
 from tests.client import User, until
@@ -17,10 +19,24 @@ from tests.faults.arena import Arena
 from tests.faults.schedule import SERVERS, SERVICES, faults_wanted, schedule, seed_wanted
 from tests.faults.strike import Striker
 from tests.load import Load, Searches
-from tests.oracle import VERSIONED, Oracle, check
+from tests.oracle import FOURTH, HYBRID, VERSIONED, Oracle, check
 
 # Three faults run at once and take some seconds each: this gives about one in four seconds.
 PAUSE_SECONDS = 3.0
+
+
+def add_index(user: User, collection: str) -> None:
+    """A fourth index, while faults are struck: until somebody answers that it is being filled, or is there."""
+    while True:
+        try:
+            definition = user.ingest.get(f"/v1/collections/{collection}").json()["definition"]
+            if "fourth" in definition["indexes"]:
+                return
+            definition["indexes"]["fourth"] = FOURTH
+            user.upgrade.put(f"/v1/collections/{collection}/definition", json=definition)
+        except (httpx.HTTPError, KeyError):
+            pass  # somebody is down just now
+        time.sleep(0.5)
 
 
 @pytest.mark.timeout(1_500)
@@ -28,8 +44,8 @@ def test_faults_of_every_part_lose_resurrect_and_stale_nothing(arena: Arena) -> 
     seed, count = seed_wanted(), faults_wanted(100)
     print(f"\nDRIFTLINE_SEED={seed} DRIFTLINE_FAULTS={count}")
     user = User(arena.stack)
-    # In one collection the producers give versions, in the other the log does.
-    given, assigned = user.create(**VERSIONED), user.create(embedding=VERSIONED["embedding"])
+    # In one collection, of three indexes, the producers give versions; in the other the log does.
+    given, assigned = user.create(**HYBRID), user.create(embedding=VERSIONED["embedding"])
     oracles = {given: Oracle(), assigned: Oracle()}
     producers = [Load(arena.stack, given, oracles[given], n, seed, pause_seconds=0.4) for n in (1, 2)]
     producers += [Load(arena.stack, assigned, oracles[assigned], n, seed, False, 0.4) for n in (3, 4)]
@@ -37,6 +53,8 @@ def test_faults_of_every_part_lose_resurrect_and_stale_nothing(arena: Arena) -> 
     striker = Striker(arena)
     for thread in (*producers, searches):
         thread.start()
+    added = threading.Timer(count * PAUSE_SECONDS / 4, add_index, (user, given))
+    added.start()
     try:
         striker.run(schedule(seed, count), PAUSE_SECONDS)
     finally:
@@ -57,6 +75,9 @@ def test_faults_of_every_part_lose_resurrect_and_stale_nothing(arena: Arena) -> 
     print(f"{dict(kinds)}; {events} events, {sum(p.refused for p in producers)} answers lost; {journal}")
     assert arena.died == []
     begun = time.monotonic()
+    added.join(60)
+    until(lambda: user.ingest.get(f"/v1/collections/{given}").json()["indexes"]["fourth"]["finished"], 240, every=1)
+    print(f"the fourth index is filled {time.monotonic() - begun:.0f} s after the last fault")
     for collection, oracle in oracles.items():
         check(arena.stack, user, collection, oracle, timeout_seconds=240)
     print(f"equal to the oracle {time.monotonic() - begun:.0f} s after the last fault")
