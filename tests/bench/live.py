@@ -140,7 +140,8 @@ class Live:
     def generation(self) -> int:
         body = {"text": "x", "explain": True}
         answer = self.user.query.post(f"/v1/collections/{self.collection}/search", json=body).json()
-        return int(answer["explain"]["generation"]) if len(answer["explain"]["legs"]) == 1 else 0
+        ((found,),) = [step["of"] for step in answer["explain"]["steps"]]
+        return int(found["generation"]) if len(found["legs"]) == 1 else 0
 
 
 def parts(values: Sequence[float], marks: Sequence[int]) -> list[tuple[float, float]]:

@@ -100,4 +100,4 @@ def generation_of(user: User, collection: str) -> int:
     """The generation whose encoder takes the queries now."""
     body = {"text": "anything", "explain": True}
     answer = user.query.post(f"/v1/collections/{collection}/search", json=body).json()
-    return int(answer["explain"]["generation"])
+    return int(answer["explain"]["steps"][0]["of"][0]["generation"])

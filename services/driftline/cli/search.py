@@ -17,6 +17,8 @@ def search(
     text: Annotated[str, typer.Argument(help="what to look for")] = "",
     like: Annotated[str | None, typer.Option(help="id of a document: find more like it")] = None,
     limit: Annotated[int, typer.Option()] = 10,
+    profile: Annotated[str | None, typer.Option(help="a plan of the collection's definition")] = None,
+    index: Annotated[str | None, typer.Option(help="the only index to search")] = None,
     filter_: Annotated[str | None, typer.Option("--filter", help='JSON, e.g. {"field":"kind","eq":"class"}')] = None,
     tenant: Annotated[str | None, typer.Option()] = None,
     explain: Annotated[bool, typer.Option("--explain")] = False,
@@ -25,8 +27,8 @@ def search(
     """Search a collection."""
     body: dict[str, Any] = {"limit": limit, "explain": explain}
     body |= {"document": like} if like else {"text": text}
-    if tenant:
-        body["tenant"] = tenant
+    chosen = {"tenant": tenant, "profile": profile, "index": index}
+    body |= {name: value for name, value in chosen.items() if value}
     if filter_:
         try:
             body["filter"] = jsons.parse(filter_, "--filter")
@@ -47,4 +49,6 @@ def show(answer: dict[str, Any]) -> None:
         snippet = " ".join(hit["text"].split())[:160]
         console.print(f"[dim]{rank:2}[/] [cyan]{hit['score']:.3f}[/] [bold]{hit['id']}[/]", highlight=False)
         console.print(f"         {snippet}", style="dim", markup=False, highlight=False)
-    console.print(f"[dim]{len(answer['hits'])} hits in {answer['took_ms']:.1f} ms[/]")
+    console.print(f"[dim]{len(answer['hits'])} hits in {answer['took_ms']:.1f} ms, by {answer['score_kind']}[/]")
+    for name, why in answer.get("left_out", {}).items():
+        console.print(f"[yellow]index {name} was left out: {why}[/]")
