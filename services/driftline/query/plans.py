@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import orjson
 
@@ -13,21 +15,29 @@ from driftline.core.errors import InvalidRequest
 from driftline.core.values import shown
 from driftline.query.request import SearchBody
 from driftline.query.settings import QuerySection
-from driftline.retrieval.plan import DEFAULT_PROFILE, Plan, default_plan, only, parse_plan, profile
+from driftline.retrieval.plan import Plan, default_plan, only, parse_plan, profile
 
 _KEPT = 1_000
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A plan, and what tells it apart in the keys of the cache."""
+
+    plan: Plan
+    digest: str
+
+
 class Plans:
-    """Thread-safe."""
+    """Thread-safe. What does not come with a search is read once for each definition of a collection."""
 
     def __init__(self, settings: QuerySection) -> None:
         self._settings = settings
         self._lock = threading.Lock()
-        # By uid and name of the profile: the definition that it was read from, and its plan.
-        self._known: OrderedDict[tuple[str, str], tuple[CollectionDefinition, Plan]] = OrderedDict()
+        # By uid, kind and name: the collection that it was read from, and the plan.
+        self._known: OrderedDict[tuple[str, str, str], tuple[Collection, Chosen]] = OrderedDict()
 
-    def of(self, collection: Collection, body: SearchBody) -> Plan:
+    def of(self, collection: Collection, body: SearchBody) -> Chosen:
         """Raises InvalidRequest and NotFound."""
         given = [name for name in ("index", "profile", "plan") if getattr(body, name) is not None]
         if len(given) > 1:
@@ -36,31 +46,36 @@ class Plans:
             if not self._settings.adhoc_plans:
                 detail = "plans in searches are switched off here (DRIFTLINE_QUERY__ADHOC_PLANS); name a profile"
                 raise InvalidRequest("plans_off", detail, "plan", 403)
-            return parse_plan(collection.definition, body.plan, "plan")
+            return _chosen(parse_plan(collection.definition, body.plan, "plan"))
         if body.index is not None:
-            return only(collection.index(body.index).name)
-        profiles = collection.definition.profiles
-        if body.profile is not None and body.profile not in profiles:
-            detail = f"no profile {shown(body.profile)}; there are {named(profiles) or 'none'}"
-            raise InvalidRequest("unknown_profile", detail, "profile")
-        name = DEFAULT_PROFILE if body.profile is None else body.profile
-        return self._profile(collection, name) if name in profiles else default_plan(collection)
+            index = body.index
+            return self._kept(collection, "index", index, lambda: only(collection.index(index).name))
+        if body.profile is not None:
+            name = body.profile
+            return self._kept(collection, "profile", name, lambda: _profile(collection.definition, name))
+        return self._kept(collection, "default", "", lambda: default_plan(collection))
 
-    def _profile(self, collection: Collection, name: str) -> Plan:
-        """Read once for each definition of a collection."""
-        place = (collection.uid, name)
+    def _kept(self, collection: Collection, kind: str, name: str, read: Callable[[], Plan]) -> Chosen:
+        place = (collection.uid, kind, name)
         with self._lock:
             known = self._known.get(place)
-        if known is None or known[0] is not collection.definition:
-            known = (collection.definition, profile(collection.definition, name))
-            with self._lock:
-                self._known[place] = known
-                while len(self._known) > _KEPT:
-                    self._known.popitem(last=False)
-        return known[1]
+        if known is not None and known[0] is collection:
+            return known[1]
+        chosen = _chosen(read())
+        with self._lock:
+            self._known[place] = (collection, chosen)
+            while len(self._known) > _KEPT:
+                self._known.popitem(last=False)
+        return chosen
 
-    @staticmethod
-    def digest(plan: Plan) -> str:
-        """What tells plans apart in the keys of the cache."""
-        content = orjson.dumps([[type(step).__name__, step.model_dump(mode="json")] for step in plan])
-        return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+def _profile(definition: CollectionDefinition, name: str) -> Plan:
+    if name not in definition.profiles:
+        detail = f"no profile {shown(name)}; there are {named(definition.profiles) or 'none'}"
+        raise InvalidRequest("unknown_profile", detail, "profile")
+    return profile(definition, name)
+
+
+def _chosen(plan: Plan) -> Chosen:
+    content = orjson.dumps([[type(step).__name__, step.model_dump(mode="json")] for step in plan])
+    return Chosen(plan, hashlib.blake2b(content, digest_size=8).hexdigest())

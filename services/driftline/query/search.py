@@ -24,7 +24,7 @@ from driftline.query.answer import Answer, AnswerHit, Page
 from driftline.query.explain import explained
 from driftline.query.fills import Fills
 from driftline.query.log import QueryLog
-from driftline.query.plans import Plans
+from driftline.query.plans import Chosen, Plans
 from driftline.query.request import SearchBody
 from driftline.query.settings import QuerySection
 from driftline.query.write_through import WriteThrough
@@ -34,7 +34,6 @@ from driftline.retrieval.embeddings import CachedEncoder, directly
 from driftline.retrieval.engine import Engine
 from driftline.retrieval.index_search import IndexSearcher, Input, StoredInput
 from driftline.retrieval.legs import Text, Vector
-from driftline.retrieval.plan import Plan
 from driftline.retrieval.plan import run as plans
 
 # Of searches side by side, by several plans.
@@ -47,7 +46,7 @@ class Checked:
 
     body: SearchBody
     collection: Collection
-    plan: Plan
+    chosen: Chosen
     tenant: str
     filter: Filter | None
     offset: int
@@ -145,7 +144,7 @@ class Searcher:
             raise InvalidRequest("invalid_search", f"expected at most {self._settings.max_rerank}", "rerank")
         # The filter first: a cursor's digest is made of a filter that is known to be one.
         filter_ = filters.parse(definition, body.filter)
-        plan = self._plans.of(collection, body)
+        chosen = self._plans.of(collection, body)
         offset, window = requests.place_of(body)
         if offset + body.limit > self._settings.max_window:
             raise InvalidRequest(
@@ -158,7 +157,7 @@ class Searcher:
                 detail = f"no field {shown(wanted)}; there are {named(definition.fields)}"
                 raise InvalidRequest("unknown_field", detail, "output_fields")
         window = min(window or max(self._settings.fusion_window, offset + body.limit + 1), self._settings.max_window)
-        return Checked(body, collection, plan, check_tenant(definition, body.tenant), filter_, offset, window)
+        return Checked(body, collection, chosen, check_tenant(definition, body.tenant), filter_, offset, window)
 
     def _wait(self, body: SearchBody) -> None:
         """Read your own write: return when the token's event is indexed.
@@ -208,7 +207,7 @@ class Searcher:
             for index in checked.collection.indexes
             for leg in index.routes
         )
-        return ";".join([*legs, self._plans.digest(checked.plan), str(checked.window)])
+        return ";".join([*legs, checked.chosen.digest, str(checked.window)])
 
     def _query_keys(self, checked: Checked) -> dict[str, str]:
         """Where the embeddings of a query text are cached, by space: of every space that has a live generation."""
@@ -255,9 +254,10 @@ class Searcher:
             with_fields=body.output_fields != [],
             rerank=body.rerank,
             passages=body.passages,
+            explain=body.explain,
             deadline=deadline,
         )
-        answer = self._planner.run(checked.plan, asked)
+        answer = self._planner.run(checked.chosen.plan, asked)
         for found in answer.found.values():
             for part, seconds in found.found.seconds.items():
                 if part != "encode" or body.text is not None:

@@ -23,6 +23,7 @@ class Ask:
     Of each index at least `window` documents are ranked before rankings are fused. `deadline` is a time of the
     monotonic clock: what has not answered by then is left out where something else has. `rerank` is how many of the
     best hits of an index are embedded anew while its model changes; `passages` how many chunks of a document are told.
+    `explain`: steps report what they did.
     """
 
     collection: Collection
@@ -34,6 +35,7 @@ class Ask:
     with_fields: bool = True
     rerank: int = 0
     passages: int = 1
+    explain: bool = False
     deadline: float | None = None
 
     def seconds_left(self) -> float | None:

@@ -62,15 +62,11 @@ class SearchStep(Step):
     def run(self, run: Run, answer: Answer) -> Answer:
         begun = time.perf_counter()
         found, left_out = self._found(run)
-        hits, kind = self._one_ranking(run, found)
-        report = {
-            "step": "search",
-            "milliseconds": round((time.perf_counter() - begun) * 1000, 3),
-            "of": [self._report(part, found, left_out) for part in self.of],
-        }
-        if len(self.of) > 1:
-            report["fuse"] = self.fuse.model_dump(mode="json")
-        return Answer(hits, kind, found, left_out, (*answer.steps, report))
+        hits, kind = self._alone(run, found) if len(self.of) == 1 else self._fused(run, found)
+        steps = answer.steps
+        if run.ask.explain:
+            steps = (*steps, self._report(found, left_out, time.perf_counter() - begun))
+        return Answer(hits, kind, found, left_out, steps)
 
     # Searching
 
@@ -134,7 +130,14 @@ class SearchStep(Step):
 
     # One ranking
 
-    def _one_ranking(self, run: Run, found: Mapping[str, IndexFound]) -> tuple[list[PlanHit], str]:
+    def _alone(self, run: Run, found: Mapping[str, IndexFound]) -> tuple[list[PlanHit], str]:
+        ((name, part),) = found.items()
+        return [
+            PlanHit(hit, hit.score, {name: Place(hit.score, rank)}, self._passages(run, found, hit))
+            for rank, hit in enumerate(part.hits, 1)
+        ], part.score_kind
+
+    def _fused(self, run: Run, found: Mapping[str, IndexFound]) -> tuple[list[PlanHit], str]:
         newest: dict[str, int] = {}
         for part in found.values():
             for hit in part.hits:
@@ -146,12 +149,6 @@ class SearchStep(Step):
             for name, hits in rankings.items()
         }
         best = {hit.key: hit for hits in reversed(rankings.values()) for hit in hits}
-        if len(self.of) == 1:
-            ((name, part),) = found.items()
-            return [
-                PlanHit(hit, hit.score, {name: places[name][hit.key]}, self._passages(run, found, hit))
-                for hit in rankings[name]
-            ], part.score_kind
         weights = {part.index: part.weight for part in self.of}
         fused = self.fuse.fuse(
             [
@@ -181,10 +178,12 @@ class SearchStep(Step):
                     passages.setdefault(chunk.text, Passage(name, chunk))
         return tuple(passages.values())[: run.ask.passages]
 
-    def _report(
-        self, part: IndexSearch, found: Mapping[str, IndexFound], left_out: Mapping[str, str]
-    ) -> dict[str, Any]:
-        told: dict[str, Any] = {"index": part.index, "weight": part.weight}
-        if part.index in left_out:
-            return told | {"left_out": left_out[part.index]}
-        return told | found[part.index].report()
+    def _report(self, found: Mapping[str, IndexFound], left_out: Mapping[str, str], seconds: float) -> dict[str, Any]:
+        """For `explain`."""
+        parts = [
+            {"index": part.index, "weight": part.weight}
+            | ({"left_out": left_out[part.index]} if part.index in left_out else found[part.index].report())
+            for part in self.of
+        ]
+        told: dict[str, Any] = {"step": "search", "milliseconds": round(seconds * 1000, 3), "of": parts}
+        return told if len(self.of) == 1 else told | {"fuse": self.fuse.model_dump(mode="json")}
