@@ -27,6 +27,8 @@ def options(**changes: object) -> Options:
         "DRIFTLINE_MILVUS__TIMEOUT_SECONDS": "10",
         "DRIFTLINE_TRITON__TIMEOUT_SECONDS": "60",
         "DRIFTLINE_REDIS__TIMEOUT_SECONDS": "0.2",
+        # What a fault kept from being backfilled is asked for again in the time of a test.
+        "DRIFTLINE_UPGRADE__RETRY_SECONDS": "20",
     }
     redis = shutil.which("redis-server") if FULL else None
     if FULL and redis is None:

@@ -17,7 +17,7 @@ from driftline.core.vectors import Matrix, Sparse
 # Floats of a sketch: docs/decisions/0019-sparse-vectors.md has what other widths find.
 WIDTH = 2_048
 # Candidates of a search, at least, and for each hit that is wanted.
-_CANDIDATES, _CANDIDATES_PER_HIT = 1_000, 16
+_CANDIDATES, _CANDIDATES_PER_HIT = 1_000, 10
 
 
 def sketch(rows: Sparse) -> Matrix:
