@@ -24,6 +24,8 @@ from driftline.ingest import validate
 from driftline.ingest.rpc import IngestRpc
 from driftline.query import request, rpc
 from driftline.retrieval import filters
+from driftline.retrieval.lexical import Bm25
+from driftline.retrieval.plan import check_profiles, indexes_of, parse_plan
 from driftline.upgrade.server import StartBody
 from driftline.web.auth import Keys
 from driftline.wire.v1 import ingest_pb2, search_pb2
@@ -93,6 +95,34 @@ def a_vector(g: Grammar) -> str:
     return g.object({"values": lambda: g.list(g.number, 40, 1), "space": g.string})
 
 
+def a_plan(g: Grammar) -> str:
+    fuse: dict[str, Make] = {
+        "kind": lambda: g.string("rrf", "minmax", "dbsf", "calibrated"),
+        "k": g.number,
+        "of": lambda: g.object({"default": lambda: g.object({"slope": g.number, "intercept": g.number})}),
+    }
+    part: dict[str, Make] = {
+        "index": lambda: g.string("default"),
+        "weight": lambda: g.number() if g.wild() else "2",
+        "depth": lambda: g.number() if g.wild() else "20",
+        "filter": partial(a_filter, g, 2),
+        "text": lambda: g.string("blue"),
+    }
+
+    def a_part() -> str:
+        chosen = {name: make for name, make in part.items() if name == "index" or g.one_in(4)}
+        return g.object(chosen)
+
+    def a_fusion() -> str:
+        return g.string("rrf", "minmax") if g.one_in(2) else g.object({n: m for n, m in fuse.items() if g.one_in(2)})
+
+    def step() -> str:
+        members: dict[str, Make] = {"of": lambda: g.list(a_part, 3, 1)}
+        return g.object({"search": lambda: g.object(members | ({"fuse": a_fusion} if g.one_in(2) else {}))})
+
+    return g.list(step, 2, 1)
+
+
 def a_search(g: Grammar) -> str:
     query: dict[str, Make] = {
         "text": lambda: g.string("red shoes"),
@@ -112,6 +142,12 @@ def a_search(g: Grammar) -> str:
         "after": lambda: g.string("0.0", "1.5", "99.1"),
         "timeout_seconds": lambda: g.number() if g.wild() else "0.5",
         "explain": lambda: g.rng.choice(("true", "false")),
+        "explain_document": lambda: g.string("a"),
+        "index": lambda: g.string("default", "nope"),
+        "profile": lambda: g.string("default"),
+        "plan": partial(a_plan, g),
+        "passages": lambda: g.number() if g.wild() else "3",
+        "budget_ms": lambda: g.number() if g.wild() else "500",
     }
     chosen = {name: make for name, make in others.items() if g.one_in(4)}
     return g.object({kind: query[kind], **chosen})
@@ -144,13 +180,31 @@ def a_definition(g: Grammar) -> str:
         "fields": lambda: g.list(lambda: g.string("title"), 2, 1),
         "chunking": lambda: g.object(chunking) if g.one_in(2) else "{}",
     }
+    analyzer: dict[str, Make] = {
+        "language": lambda: g.string("english", "none", "german"),
+        "ngrams": lambda: g.number() if g.wild() else "3",
+        "average_length": g.number,
+        "k1": g.number,
+    }
+
+    def indexes() -> str:
+        lexical: dict[str, Make] = {
+            "analyzer": lambda: g.string("english") if g.one_in(2) else g.object(analyzer),
+            "fields": embedding["fields"],
+        }
+        return g.object({"default": lambda: g.object(embedding), "words": lambda: g.object(lexical)})
+
     members: dict[str, Make] = {
         "name": lambda: g.string("things", "new", "a-b_c"),
         "description": g.string,
         "fields": lambda: g.object(
             {name: partial(field, *(_KINDS if i else ("text",))) for i, name in enumerate(names)}
         ),
-        "embedding": lambda: g.object(embedding),
+        **(
+            {"embedding": lambda: g.object(embedding)}
+            if g.one_in(2)
+            else {"indexes": indexes, "profiles": lambda: g.object({"default": partial(a_plan, g)})}
+        ),
         "metric": lambda: g.string("cosine", "ip", "l2"),
         "tenancy": lambda: g.rng.choice(("true", "false")),
     }
@@ -252,6 +306,9 @@ def run_filter(content: bytes) -> str:
 def run_search(content: bytes) -> str:
     body = request.parse(jsons.parse(content))
     filters.parse(world().things.definition, body.filter)
+    if body.plan is not None:
+        plan = parse_plan(world().things.definition, body.plan, "plan")
+        assert indexes_of(plan) <= {"default"}
     offset, _ = request.place_of(body)
     again = body.model_copy(update={"cursor": request.make_cursor(body, offset, 100)})
     assert request.place_of(again) == (offset, 100)
@@ -274,6 +331,10 @@ def run_definition(content: bytes) -> str:
     definition = parse_definition(jsons.parse(content))
     assert parse_definition(jsons.parse(encode_definition(definition))) == definition
     assert re.fullmatch("[a-z0-9_-]+", definition.name)
+    check_profiles(definition)
+    for index in definition.named_indexes.values():
+        if index.analyzer is not None:
+            Bm25(index.analyzer).document_weights(["red shoes"])
     return "accepted"
 
 

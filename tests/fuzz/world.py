@@ -95,7 +95,9 @@ class World:
         ingest = IngestSettings(
             http=http, auth=off, ingest=IngestSection(max_wait_seconds=0.001, max_line_bytes=20_000)
         )
-        query = QuerySettings(http=http, auth=off, query=QuerySection(max_wait_seconds=0.001, max_batch=4))
+        query = QuerySettings(
+            http=http, auth=off, query=QuerySection(max_wait_seconds=0.001, max_batch=4, adhoc_plans=True)
+        )
         publisher = _NullPublisher(log)
         acceptor = Acceptor(self.view, publisher, tail, 1_000, Quotas(0))
         collections = Collections(self.view, ControlWriter(control, follower), self.embedder, self.store, "fuzz_")
