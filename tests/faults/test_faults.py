@@ -33,7 +33,7 @@ def add_index(user: User, collection: str) -> None:
             if "fourth" in definition["indexes"]:
                 return
             definition["indexes"]["fourth"] = FOURTH
-            user.upgrade.put(f"/v1/collections/{collection}/definition", json=definition)
+            user.upgrade.put(f"/v1/upgrades/{collection}/definition", json=definition)
         except (httpx.HTTPError, KeyError):
             pass  # somebody is down just now
         time.sleep(0.5)

@@ -22,8 +22,9 @@ from driftline.drift.selection import mixed
 from driftline.drift.stored import Compensation, identity_of, read
 from driftline.retrieval.embeddings import CachedEncoder, Kept
 from driftline.retrieval.engine import Engine
+from driftline.retrieval.inputs import Text, Vector
 from driftline.retrieval.leg_search import Wanted
-from driftline.retrieval.legs import Query, Text, Vector
+from driftline.retrieval.legs import Query
 from tests.build import a_collection, a_view
 
 OLD, NEW = MemoryEmbedder(48, "old"), MemoryEmbedder(64, "new")

@@ -19,8 +19,8 @@ from driftline.encode.stage import decode as decode_change
 from driftline.index.stage import decode as decode_vector
 from driftline.retrieval.embeddings import CachedEncoder, Kept, directly
 from driftline.retrieval.engine import Engine
+from driftline.retrieval.inputs import Text
 from driftline.retrieval.leg_search import Wanted
-from driftline.retrieval.legs import Text
 from driftline.upgrade.controller import Controller
 from driftline.upgrade.monitor import recent_documents
 from driftline.upgrade.settings import UpgradeSection

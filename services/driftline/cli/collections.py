@@ -42,7 +42,7 @@ def apply(
     An index that is added is filled in the background, and searched once it holds every document.
     """
     definition = _read(file)
-    changed = Api("upgrade").call("PUT", f"/v1/collections/{definition['name']}/definition", json=definition)
+    changed = Api("upgrade").call("PUT", f"/v1/upgrades/{definition['name']}/definition", json=definition)
     if as_json:
         emit_json(changed)
         return

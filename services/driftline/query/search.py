@@ -32,8 +32,8 @@ from driftline.retrieval import filters
 from driftline.retrieval.carry_over import CarryOver
 from driftline.retrieval.embeddings import CachedEncoder, directly
 from driftline.retrieval.engine import Engine
-from driftline.retrieval.index_search import IndexSearcher, Input, StoredInput
-from driftline.retrieval.legs import Text, Vector
+from driftline.retrieval.index_search import IndexSearcher
+from driftline.retrieval.inputs import Input, StoredInput, Text, Vector
 from driftline.retrieval.plan import run as plans
 
 # Of searches side by side, by several plans.
@@ -268,8 +268,8 @@ class Searcher:
     def _input(checked: Checked, remembered: _Remembered) -> Input:
         body = checked.body
         if body.text is not None:
-            return Input(Text(body.text, remembered.queries))
+            return Text(body.text, remembered.queries)
         if body.vector is not None:
-            return Input(Vector(np.array([body.vector.values], dtype=np.float32), body.vector.space))
+            return Vector(np.array([body.vector.values], dtype=np.float32), body.vector.space)
         assert body.document is not None
-        return Input(StoredInput(document_key(checked.tenant, check_id(body.document)), body.document))
+        return StoredInput(document_key(checked.tenant, check_id(body.document)), body.document)

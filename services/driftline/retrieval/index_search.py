@@ -11,51 +11,17 @@ import numpy as np
 
 from driftline.core.collections import CollectionIndex
 from driftline.core.control import ControlView
-from driftline.core.errors import InvalidRequest, NotFound
-from driftline.core.filters import Filter
+from driftline.core.errors import NotFound
 from driftline.core.limits import MAX_QUERY_CHARACTERS
 from driftline.core.ports import VectorStore
 from driftline.core.records import Hit, Leg, Space, StoredDocument
 from driftline.core.vectors import Sparse, as_dense
 from driftline.retrieval.carry_over import CarryOver
 from driftline.retrieval.engine import Engine, Found
+from driftline.retrieval.inputs import Input, InputMismatch, Part, StoredInput, Text, Vector
 from driftline.retrieval.leg_search import Wanted
-from driftline.retrieval.legs import Query, Text, Vector
+from driftline.retrieval.legs import Query
 from driftline.retrieval.lexical import read_statistics
-
-
-class InputMismatch(InvalidRequest):
-    """The index cannot take part in this search: the vector is of another space, say, or it is not filled yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredInput:
-    """More like a stored document, which is left out itself."""
-
-    key: str
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """What is searched for, and what the cache said of its embeddings, by space, where it was asked already."""
-
-    given: Text | Vector | StoredInput
-
-    def with_text(self, text: str) -> Input:
-        return Input(Text(text))
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What is asked of one index beside the input: the best `needed` documents. See `retrieval.plan.run.Ask`."""
-
-    needed: int
-    tenant: str | None = None
-    filter: Filter | None = None
-    with_fields: bool = True
-    rerank: int = 0
-    passages: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,18 +104,18 @@ class IndexSearcher:
     def _query(self, index: CollectionIndex, asked: Input) -> tuple[Query, Sequence[Leg], str]:
         """What is searched for, in which legs of the index, and the key of the document that is left out."""
         complete = (Leg(index.complete.number),)
-        match asked.given:
+        match asked:
             case Text():
-                return asked.given, index.routes, ""
+                return asked, index.routes, ""
             case Vector():
                 newest, oldest = (self._view.space(g.space) for g in (index.newest, index.complete))
                 # A vector of the newest space is carried to the older generations; one of an older live space, or of
                 # none that is named, searches the generation that holds everything.
-                carried = asked.given.space == newest.fingerprint != oldest.fingerprint
-                vector = _checked(asked.given, newest if carried else oldest)
+                carried = asked.space == newest.fingerprint != oldest.fingerprint
+                vector = _checked(asked, newest if carried else oldest)
                 return vector, index.routes if carried else complete, ""
             case StoredInput():
-                stored = self._stored(index, asked.given)
+                stored = self._stored(index, asked)
                 return self._like(index, stored), complete, stored.key
 
     def _stored(self, index: CollectionIndex, given: StoredInput) -> StoredDocument:

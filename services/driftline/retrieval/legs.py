@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from driftline.core.collections import CollectionIndex
 from driftline.core.control import ControlView
@@ -16,25 +16,10 @@ from driftline.core.vectors import Matrix, Vectors, as_dense
 from driftline.drift.selection import mixed
 from driftline.drift.stored import Compensation, CompensationError, read
 from driftline.retrieval.embeddings import CachedEncoder
+from driftline.retrieval.inputs import Text, Vector
 from driftline.retrieval.lexical import LexicalSpaces
 
 _KEPT_COMPENSATIONS = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A query's text, and what the cache said of its embedding, by space, where it was asked already."""
-
-    text: str
-    held: Mapping[str, bytes | None] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Vector:
-    """A query's vector, float32 (1, dimension), of the space with this fingerprint."""
-
-    values: Matrix
-    space: str
 
 
 Query = Text | Vector

@@ -10,8 +10,7 @@ from driftline.core.limits import FUSION_WINDOW
 from driftline.core.records import Leg
 from driftline.drift.quality import paired
 from driftline.retrieval.evaluation import ndcg
-from driftline.retrieval.index_search import Input
-from driftline.retrieval.legs import Text
+from driftline.retrieval.inputs import Text
 from driftline.retrieval.plan import Plan, default_plan, indexes_of, only
 from driftline.retrieval.plan.run import Ask, Planner
 from driftline.upgrade.sample import LEAST_QUERIES
@@ -50,7 +49,7 @@ class Judge:
     def _one(self, plan: Plan, collection: Collection, query: ShadowQuery) -> list[str]:
         asked = Ask(
             collection=collection,
-            input=Input(Text(query.text)),
+            input=Text(query.text),
             needed=_DEPTH,
             window=FUSION_WINDOW,
             tenant=query.tenant if collection.definition.tenancy else None,

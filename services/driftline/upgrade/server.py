@@ -78,8 +78,8 @@ def create_app(settings: UpgradeSettings, keys: Keys, health: Health, controller
         return web.json_response(_body(state), 201)
 
     @app.put(
-        "/v1/collections/{collection}/definition",
-        tags=["collections"],
+        "/v1/upgrades/{collection}/definition",
+        tags=["upgrades"],
         dependencies=[web.require(keys, "admin")],
         openapi_extra=json_body(CollectionDefinition),
         responses=answers({}, 404, 409, *BODY),

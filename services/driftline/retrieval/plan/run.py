@@ -7,13 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from driftline.core.collections import Collection, CollectionDefinition
 from driftline.core.filters import Filter
 from driftline.core.indexes import DefinitionPart
 from driftline.core.records import Hit
-from driftline.retrieval.index_search import IndexFound, IndexSearcher, Input
+from driftline.retrieval.inputs import Input
+
+if TYPE_CHECKING:  # who checks a plan, as ingest does, needs nothing of what runs it
+    from driftline.retrieval.index_search import IndexFound, IndexSearcher
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
@@ -16,8 +16,11 @@ from driftline.core.limits import MAX_INDEXES, MAX_QUERY_CHARACTERS
 from driftline.core.values import shown
 from driftline.retrieval import filters
 from driftline.retrieval.fusion import FusionSpec, Ranked, Ranking, Rrf
-from driftline.retrieval.index_search import IndexFound, Part
+from driftline.retrieval.inputs import Part, Text
 from driftline.retrieval.plan.run import Answer, Passage, Place, PlanHit, Run, Step
+
+if TYPE_CHECKING:
+    from driftline.retrieval.index_search import IndexFound
 
 MAX_DEPTH = 10_000
 
@@ -85,7 +88,7 @@ class SearchStep(Step):
         depth = ask.needed if len(self.of) == 1 else max(ask.needed, ask.window)
         return run.indexes.search(
             ask.collection.index(part.index),
-            ask.input if part.text is None else ask.input.with_text(part.text),
+            ask.input if part.text is None else Text(part.text),
             Part(
                 needed=part.depth or depth,
                 tenant=ask.tenant,
