@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +20,7 @@ from driftline.cli.output import emit_json, fail, table
 from driftline.core import jsons
 from driftline.core.errors import InvalidRequest
 from driftline.drift.quality import Interval, paired
+from driftline.retrieval.calibrate import fit_logistic
 from driftline.retrieval.evaluation import Qrels, per_query
 
 
@@ -56,10 +57,11 @@ def read_qrels(folder: Path, split: str) -> dict[str, dict[str, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """Document ids of each query, best first, and the milliseconds that each search took."""
+    """Document ids of each query, best first, their scores, and the milliseconds that each search took."""
 
     found: dict[str, list[str]]
     milliseconds: list[float]
+    scores: dict[str, list[float]] = field(default_factory=dict)
 
 
 def run_queries(
@@ -67,15 +69,31 @@ def run_queries(
 ) -> Ran:
     """`way` is what a search asks for beside its text. Raises ApiError."""
 
-    def one(text: str) -> tuple[list[str], float]:
+    def one(text: str) -> tuple[list[dict[str, Any]], float]:
         body = {"limit": depth, "output_fields": []} | dict(way or {}) | {"text": text}
         begun = time.perf_counter()
         answer = api.call("POST", f"/v1/collections/{collection}/search", json=body)
-        return [hit["id"] for hit in answer["hits"]], 1000 * (time.perf_counter() - begun)
+        return answer["hits"], 1000 * (time.perf_counter() - begun)
 
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(one, queries.values()))
-    return Ran({query: ids for query, (ids, _) in zip(queries, answers, strict=True)}, [took for _, took in answers])
+    hits = {query: found for query, (found, _) in zip(queries, answers, strict=True)}
+    return Ran(
+        {query: [hit["id"] for hit in found] for query, found in hits.items()},
+        [took for _, took in answers],
+        {query: [hit["score"] for hit in found] for query, found in hits.items()},
+    )
+
+
+def calibration(
+    api: Api, collection: str, index: str, queries: Mapping[str, str], qrels: Qrels, depth: int = 100
+) -> dict[str, float]:
+    """Slope and intercept of the logistic curve from an index's scores to relevance. Raises ApiError."""
+    ran = run_queries(api, collection, queries, depth, {"index": index})
+    scores = [score for query in ran.found for score in ran.scores[query]]
+    relevant = [qrels[query].get(i, 0) > 0 for query, ids in ran.found.items() for i in ids]
+    slope, intercept = fit_logistic(scores, relevant)
+    return {"slope": round(slope, 6), "intercept": round(intercept, 6)}
 
 
 def read_way(text: str) -> tuple[str, dict[str, Any]]:
@@ -123,6 +141,13 @@ def evaluate(
             others are compared with the first""",
         ),
     ] = None,
+    calibrate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="INDEX",
+            help="print the `calibrated` fusion of these indexes, fitted to the judged queries; measure it on others",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """nDCG@10, recall@10, recall@100 and MRR of a collection that holds the dataset's corpus, of ways of searching side
@@ -142,6 +167,9 @@ def evaluate(
     if not queries:
         fail(f"{dataset}: no query of the split {split!r} has a relevant document")
     api = Api("query")
+    if calibrate:
+        emit_json({"kind": "calibrated", "of": {i: calibration(api, collection, i, queries, qrels) for i in calibrate}})
+        return
     # Each way finds the embeddings of the queries in the cache, and no answers: else the first would seem the slowest.
     run_queries(api, collection, queries, 1)
     asked = {name: {"explain": True} | body for name, body in ways.items()}
