@@ -81,11 +81,8 @@ def cross_fitted(api: Api, collection: str, queries: Mapping[str, str], qrels: Q
     for fitted, asked in (halves, halves[::-1]):
         curves = {name: calibration(api, collection, name, fitted, qrels) for name in LEGS}
         of = [{"index": name} for name in LEGS]
-        ran.append(
-            run(
-                api, collection, asked, {"plan": [{"search": {"of": of, "fuse": {"kind": "calibrated", "of": curves}}}]}
-            )
-        )
+        fuse = {"kind": "calibrated", "of": curves}
+        ran.append(run(api, collection, asked, {"plan": [{"search": {"of": of, "fuse": fuse}}]}))
     return Ran(
         {query: {**ran[0].found, **ran[1].found}[query] for query in names},
         ran[0].milliseconds + ran[1].milliseconds,
@@ -184,8 +181,8 @@ def main(names: Sequence[str]) -> None:
         "# Retrieval", "", "<!-- Written by `make bench-retrieval`. -->", "",
         f"{machine()}; commit {commit()}. Encoder {ENCODER}, analyzer `english` with default settings. Every query is "
         "a search through the query service over HTTP, two at a time; embeddings of queries are cached, answers are "
-        f"not. Each index ranks {DEPTH} documents or more. Nothing was tuned on these queries; `calibrated` is fitted to "
-        "the other half of them.", "",
+        f"not. Each index ranks {DEPTH} documents or more. Nothing was tuned on these queries; `calibrated` is fitted "
+        "to the other half of them.", "",
     ]  # fmt: skip
     if not names:
         PAGE.write_text("\n".join(heading + sections).rstrip() + "\n")

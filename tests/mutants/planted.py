@@ -19,6 +19,7 @@ OWNERSHIP = "tests/unit/test_ownership.py"
 MERGE = "tests/unit/test_merge.py"
 LOGS = "tests/unit/test_logs_anew.py"
 EMBEDDINGS = "tests/unit/test_embeddings.py"
+HYBRID = "tests/unit/test_hybrid.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +314,51 @@ MUTANTS = (
         "position in self._receipts or",
         "bool(self._receipts) or",
         (LOGS,),
+    ),
+    Mutant(
+        "nothing-stays",
+        "several indexes",
+        "an index keeps what it had of a document whose new version has nothing for it",
+        "driftline.index.fold:_Plans.take_out",
+        "known is not None and known.version < version",
+        "False",
+        (HYBRID,),
+    ),
+    Mutant(
+        "short-records",
+        "several indexes",
+        "a record that lacks an index, since it was encoded before that was added, is written all the same",
+        "driftline.index.stage:IndexStage._sort_in",
+        "not {i.complete.number for i in collection.finished} <= held",
+        "False",
+        (HYBRID,),
+    ),
+    Mutant(
+        "two-versions",
+        "several indexes",
+        "a document that two indexes have in two versions counts in both",
+        "driftline.retrieval.plan.search:SearchStep._fused",
+        "hit.version == newest[hit.key]",
+        "True",
+        (HYBRID,),
+    ),
+    Mutant(
+        "half-filled",
+        "several indexes",
+        "an index that is being filled is searched",
+        "driftline.retrieval.index_search:IndexSearcher.search",
+        "not index.is_finished",
+        "False",
+        (HYBRID,),
+    ),
+    Mutant(
+        "one-source",
+        "several indexes",
+        "an index that is added is filled from the first of the others alone",
+        "driftline.upgrade.watcher:Watcher.sources",
+        "return [collection.target(g, self._view.space(g.space)) for g in complete], new",
+        "return [collection.target(g, self._view.space(g.space)) for g in complete[:1]], new",
+        ("tests/unit/test_changes.py",),
     ),
 )
 BY_NAME = {mutant.name: mutant for mutant in MUTANTS}

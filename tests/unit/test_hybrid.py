@@ -17,7 +17,7 @@ from driftline.core import codec
 from driftline.core.control import ControlWriter, statistics_record
 from driftline.core.errors import InvalidRequest, NotFound, PartlyUnavailable, Unavailable
 from driftline.core.receipts import ReceiptTail
-from driftline.core.records import Generation, Outcome, StoreTarget, document_key
+from driftline.core.records import Generation, Outcome, StoreTarget, WritePlan, document_key
 from driftline.core.vectors import Sparse
 from driftline.query.request import SearchBody, parse
 from driftline.query.search import Searcher
@@ -231,6 +231,17 @@ def test_a_vector_searches_the_indexes_of_its_space(p: Hybrid) -> None:
     assert "sparse vectors" in answer.page.left_out["words"]
     with pytest.raises(InvalidRequest, match="sparse vectors"):
         p.searcher.search("things", parse({"vector": {"values": values}, "index": "words"}))
+
+
+def test_of_two_versions_in_two_indexes_only_the_newer_one_counts(p: Hybrid) -> None:
+    """As between the two writes of an update: the one index has it already."""
+    target = p.target("dense")
+    (known,) = p.store.fetch(target, [document_key("", "b")], True)
+    newer = replace(known, version=known.version + 1, fields_json=b'{"title":"new"}')
+    p.store.apply(target, WritePlan((newer,)), lambda: 10.0)
+    hits = {hit.id: hit for hit in p.answer(text="shoes hats").page.hits}
+    assert (hits["b"].version, hits["b"].fields) == (newer.version, {"title": "new"})
+    assert hits["b"].indexes.keys() == {"dense"}
 
 
 def test_pages_of_a_fused_answer_are_of_one_ranking() -> None:
