@@ -184,10 +184,6 @@ servers: ## Debian's Redis 7, Prometheus, nginx and, for Apache Kafka, Java and 
 bench: setup servers ## Measure throughput, latency and freshness; writes docs/benchmarks.md
 	$(RUN) tests.bench
 
-.PHONY: bench-retrieval
-bench-retrieval: setup servers ## Every way of finding over judged collections, side by side; writes docs/benchmarks-retrieval.md
-	$(RUN) tests.bench.retrieval
-
 .PHONY: bench-imports
 bench-imports: setup ## What importing each service costs, with bytecode and without
 	$(RUN) tests.bench.imports
@@ -208,6 +204,10 @@ WITH_TORCH := DRIFTLINE_CACHE=$(CURDIR)/$(VENV)/share/driftline DRIFTLINE_TRITON
 bench-upgrade: $(TRAIN)/.done ## Measure every way through a model change; writes docs/benchmarks-upgrade.md
 	$(WITH_TORCH) tests.bench.upgrade
 	$(WITH_TORCH) tests.bench.served
+
+.PHONY: bench-retrieval
+bench-retrieval: $(TRAIN)/.done servers ## Every way of finding over judged collections, side by side; writes docs/benchmarks-retrieval.md
+	$(WITH_TORCH) tests.bench.retrieval
 
 .PHONY: bench-live
 bench-live: setup servers ## An upgrade under load, as its users see it; writes docs/benchmarks-live.md and pictures

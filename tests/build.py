@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,14 +63,22 @@ def a_definition(**changes: Any) -> CollectionDefinition:
     return parse_definition(raw | changes)
 
 
-def a_collection(space: Space | None = None, **changes: Any) -> Collection:
+def a_collection(
+    space: Space | None = None, others: Mapping[str, Space] | None = None, **changes: Any
+) -> Collection:  # fmt: skip
+    """In one space for every encoder, but those of `others` by the name of the encoder."""
     definition, space = a_definition(**changes), space or MemoryEmbedder().space
-    return new_collection(definition, "u1", spaces_of(definition, space), BASE, "test_")
+    return new_collection(definition, "u1", spaces_of(definition, space, others), BASE, "test_")
 
 
-def spaces_of(definition: CollectionDefinition, space: Space) -> dict[str, Space]:
-    """The space of each index: the analyzer's own, or this one."""
-    return {n: i.analyzer.space() if i.analyzer else space for n, i in definition.named_indexes.items()}
+def spaces_of(
+    definition: CollectionDefinition, space: Space, others: Mapping[str, Space] | None = None
+) -> dict[str, Space]:  # fmt: skip
+    """The space of each index: the analyzer's own, that of its encoder among `others`, or this one."""
+    return {
+        name: index.analyzer.space() if index.analyzer else (others or {}).get(index.encoder, space)
+        for name, index in definition.named_indexes.items()
+    }
 
 
 def a_view(*collections: Collection, space: Space | None = None) -> ControlView:

@@ -18,7 +18,7 @@ from driftline.local.stack import Options, Stack
 from tests.slow_start import SlowStart
 
 FULL = os.environ.get("DRIFTLINE_TEST_STACK", "") == "full"
-MODELS = ("hashing", "hashing-64", "minilm-l6-int8")
+MODELS = ("hashing", "hashing-64", "hashing-sparse", "minilm-l6-int8")
 
 
 def options(**changes: object) -> Options:

@@ -1,7 +1,8 @@
 """`make bench-retrieval`: every way of finding over judged collections; writes docs/benchmarks-retrieval.md.
 
-A whole system holds each collection in a dense and a lexical index. Every way is asked all judged queries through the
-query service; nothing is tuned on them. DRIFTLINE_DATASETS is the folder of the collections; names are arguments.
+A whole system holds each collection in a dense, a lexical and a learned sparse index. Every way is asked all judged
+queries through the query service; nothing is tuned on them. DRIFTLINE_DATASETS is the folder of the collections; names
+are arguments.
 """
 
 from __future__ import annotations
@@ -21,18 +22,22 @@ from driftline.cli.evaluate import calibration, read_qrels, read_queries
 from driftline.drift.quality import paired
 from driftline.local.stack import Stack
 from driftline.retrieval.evaluation import Qrels, per_query
+from tests.bench.encoders import prepare
 from tests.bench.judged import DATASETS
 from tests.bench.system import KAFKA, ROOT, commit, machine, say, system
 from tests.client import User, until
 
 PAGE = ROOT / "docs/benchmarks-retrieval.md"
-ENCODER = "minilm-l6-int8"
+ENCODER, SPARSE = "minilm-l6-int8", "splade-tiny"
 DEPTH = 100
+EVERY = "dense+words+splade: rrf"
 INDEXES = {
     "dense": {"encoder": ENCODER, "fields": ["title", "text"]},
     "words": {"analyzer": {"language": "english"}, "fields": ["title", "text"]},
+    "splade": {"encoder": SPARSE, "fields": ["title", "text"]},
 }
-LEGS = ("dense", "words")
+LEGS = tuple(INDEXES)
+TWO = ("dense", "words")
 FUSIONS = ("rrf", "minmax", "dbsf")
 # Of Thakur et al. (BEIR, 2021), table 2: BM25 with Anserini's default parameters.
 LITERATURE = {"scifact": {"words": 0.665}}
@@ -40,9 +45,11 @@ LITERATURE = {"scifact": {"words": 0.665}}
 
 def ways() -> dict[str, dict[str, Any]]:
     """What a search asks for beside its text, by the name of the way."""
-    together = [{"index": name} for name in LEGS]
     found: dict[str, dict[str, Any]] = {name: {"index": name} for name in LEGS}
-    return found | {fusion: {"plan": [{"search": {"of": together, "fuse": fusion}}]} for fusion in FUSIONS}
+    for names in (TWO, LEGS):
+        of = [{"index": name} for name in names]
+        found |= {f"{'+'.join(names)}: {f}": {"plan": [{"search": {"of": of, "fuse": f}}]} for f in FUSIONS}
+    return found
 
 
 @dataclass(frozen=True)
@@ -79,8 +86,8 @@ def cross_fitted(api: Api, collection: str, queries: Mapping[str, str], qrels: Q
     halves = [{q: queries[q] for q in names[i::2]} for i in (0, 1)]
     ran = []
     for fitted, asked in (halves, halves[::-1]):
-        curves = {name: calibration(api, collection, name, fitted, qrels) for name in LEGS}
-        of = [{"index": name} for name in LEGS]
+        curves = {name: calibration(api, collection, name, fitted, qrels) for name in TWO}
+        of = [{"index": name} for name in TWO]
         fuse = {"kind": "calibrated", "of": curves}
         ran.append(run(api, collection, asked, {"plan": [{"search": {"of": of, "fuse": fuse}}]}))
     return Ran(
@@ -118,9 +125,10 @@ def measured(stack: Stack, folder: Path) -> list[str]:
     collection, documents = load(user, folder)
     queries, qrels = judged(folder)
     settle(user, collection, documents)
-    run(api, collection, queries, {"index": "dense"})  # embeddings of the queries are cached from here on
+    for name in LEGS:
+        run(api, collection, queries, {"index": name})  # embeddings of the queries are cached from here on
     ran = {name: run(api, collection, queries, way) for name, way in ways().items()}
-    ran["calibrated"] = cross_fitted(api, collection, queries, qrels)
+    ran[f"{'+'.join(TWO)}: calibrated"] = cross_fitted(api, collection, queries, qrels)
     user.ingest.delete(f"/v1/collections/{collection}")
     values = {name: per_query(way.found, qrels) for name, way in ran.items()}
     best = max(LEGS, key=lambda name: float(np.mean(values[name]["ndcg@10"])))
@@ -132,7 +140,7 @@ def measured(stack: Stack, folder: Path) -> list[str]:
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
         *(row(name, ran[name], values[name], values[best], name == best) for name in ran), "",
         "| part of a search | p50 ms | p95 ms |", "| --- | --- | --- |",
-        *(f"| {name} | {quantile(ms, 0.5)} | {quantile(ms, 0.95)} |" for name, ms in ran["rrf"].parts.items()), "",
+        *(f"| {name} | {quantile(ms, 0.5)} | {quantile(ms, 0.95)} |" for name, ms in ran[EVERY].parts.items()), "",
     ]  # fmt: skip
     for name, value in LITERATURE.get(folder.name, {}).items():
         lines += [f"BM25 of BEIR (Thakur et al. 2021, table 2, Anserini): {value:.3f}; `{name}` here is above.", ""]
@@ -173,16 +181,17 @@ def quantile(values: Sequence[float], q: float) -> str:
 def main(names: Sequence[str]) -> None:
     folders = [DATASETS / name for name in names or ("scifact", "cranfield", "med")]
     sections: list[str] = []
-    with system(["hashing", ENCODER], KAFKA, env={"DRIFTLINE_QUERY__ADHOC_PLANS": "true"}) as stack:
+    prepare([ENCODER, SPARSE], say)
+    with system(["hashing", ENCODER, SPARSE], KAFKA, env={"DRIFTLINE_QUERY__ADHOC_PLANS": "true"}) as stack:
         for folder in folders:
             say(f"{folder.name} ...")
             sections += measured(stack, folder)
     heading = [
         "# Retrieval", "", "<!-- Written by `make bench-retrieval`. -->", "",
-        f"{machine()}; commit {commit()}. Encoder {ENCODER}, analyzer `english` with default settings. Every query is "
-        "a search through the query service over HTTP, two at a time; embeddings of queries are cached, answers are "
-        f"not. Each index ranks {DEPTH} documents or more. Nothing was tuned on these queries; `calibrated` is fitted "
-        "to the other half of them.", "",
+        f"{machine()}; commit {commit()}. Encoders {ENCODER} (dense) and {SPARSE} (sparse), analyzer `english`, all with "
+        "default settings. Every query is a search through the query service over HTTP, two at a time; embeddings of "
+        f"queries are cached, answers are not. Each index ranks {DEPTH} documents or more. Nothing was tuned on these "
+        "queries; `calibrated` is fitted to the other half of them.", "",
     ]  # fmt: skip
     if not names:
         PAGE.write_text("\n".join(heading + sections).rstrip() + "\n")

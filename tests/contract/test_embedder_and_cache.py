@@ -18,6 +18,7 @@ from driftline.core.errors import InvalidRecord, NotLoaded, PartlyUnavailable, S
 from driftline.core.ports import Cache, Embedder
 from driftline.core.records import Priority
 from driftline.core.settings import RedisSettings, TritonSettings
+from driftline.core.vectors import Sparse
 from driftline.local.stack import Stack
 from driftline.retrieval.embeddings import describe, plan_requests
 
@@ -255,3 +256,24 @@ def test_no_redis_at_all_is_fine() -> None:
     cache = RedisCache(RedisSettings())
     assert cache.get_many(["a"]) == [None]
     assert cache.healthy()
+
+
+@pytest.fixture(params=["memory", "triton"])
+def sparse_embedder(request: pytest.FixtureRequest) -> Embedder:
+    if request.param == "memory":
+        return MemoryEmbedder(4_096, "hashing-sparse", kind="sparse")
+    return TritonEmbedder(request.getfixturevalue("triton_settings"))
+
+
+def test_a_sparse_encoder_weighs_terms_and_none_of_them_for_no_words(sparse_embedder: Embedder) -> None:
+    space = describe(sparse_embedder, "hashing-sparse")
+    assert (space.kind, space.dimension, space.normalized) == ("sparse", 1, False)
+    asked = [["red shoes red", "shoes"], [""]]
+    both, blank = sparse_embedder.embed("hashing-sparse", space.fingerprint, asked)
+    assert isinstance(both, Sparse)
+    assert isinstance(blank, Sparse)
+    assert [len(row.terms) for row in both] == [2, 1]
+    assert len(blank.terms) == 0
+    first, second = both
+    assert first.dot(second).tolist() == [1.0], "the word in common, once in each"
+    assert sorted(first.weights.tolist()) == [1.0, 2.0]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driftline.adapters.memory import MemoryCache, MemoryLogReader
+from driftline.adapters.memory import MemoryCache, MemoryEmbedder, MemoryLogReader
 from driftline.cli.verify import differences
 from driftline.core import codec
 from driftline.core.control import ControlWriter, statistics_record
@@ -26,6 +26,7 @@ from driftline.retrieval.term_statistics import Statistics
 from driftline.upgrade.statistics import StatisticsKeeper
 from tests.build import a_change, a_collection, a_follower, publish_change
 from tests.unit.test_pipeline import Pipeline
+from tests.unit.upgrading import World
 
 INDEXES = {
     "dense": {"encoder": "hashing", "fields": ["title", "body"]},
@@ -365,6 +366,58 @@ def test_statistics_of_what_is_gone_are_forgotten() -> None:
     assert ("gone", 2) not in p.view.known_statistics()
     follower.close()
     p.close()
+
+
+# Learned sparse vectors
+
+
+def sparse_world() -> World:
+    """A dense index and one of a sparse encoder; the view knows the spaces of both."""
+    dense, sparse, better = (
+        MemoryEmbedder(48),
+        MemoryEmbedder(4_096, "terms", kind="sparse"),
+        MemoryEmbedder(8_192, "more-terms", kind="sparse"),
+    )
+    indexes = {
+        "dense": {"encoder": "hashing", "fields": ["title"]},
+        "terms": {"encoder": "terms", "fields": ["title", "body"]},
+    }
+    return World([], {"indexes": indexes}, encoders=(dense, sparse, better))
+
+
+def test_a_sparse_encoder_makes_an_index_like_any_other() -> None:
+    world = sparse_world()
+    publish_change(world.log, a_change("a", title="red shoes", body="for the rain"))
+    publish_change(world.log, a_change("b", title="hats"))
+    world.drain()
+    searcher = world.a_searcher()
+    answer = searcher.search("things", body_of(text="rain", index="terms"))
+    assert ([hit.id for hit in answer.page.hits], answer.page.score_kind) == (["a"], "ip")
+    again = searcher.search("things", body_of(text="rain", index="terms", limit=5))
+    assert [hit.id for hit in again.page.hits] == ["a"], "also by what the cache holds"
+    both = [{"search": {"of": [{"index": "dense"}, {"index": "terms"}]}}]
+    assert searcher.search("things", body_of(text="red hats", plan=both)).page.hits[0].indexes.keys() == {
+        "dense",
+        "terms",
+    }
+    searcher.close()
+    world.close()
+
+
+def test_a_sparse_model_is_changed_without_a_map() -> None:
+    world = sparse_world()
+    for i in range(30):
+        publish_change(world.log, a_change(f"d{i}", title=f"shoes number {i}"))
+    world.drain()
+    world.controller.start("things", "more-terms", {"index": "terms"})
+    world.run_until("complete")
+    assert world.state.decision == "wait"
+    assert world.now.index("terms").routes[-1].generation == world.state.new
+    searcher = world.a_searcher()
+    found = searcher.search("things", body_of(text="number 7", index="terms")).page.hits
+    assert found[0].id == "d7"
+    searcher.close()
+    world.close()
 
 
 EVENTS = st.lists(

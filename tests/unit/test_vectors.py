@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driftline.core.vectors import Sparse, are_finite, as_dense, shape_of
+from driftline.core.vectors import Sparse, are_finite, as_dense, from_bytes, shape_of, to_bytes
 
 ROW = st.dictionaries(st.integers(0, 2**32 - 1), st.floats(-100, 100, width=32), max_size=8)
 ROWS = st.lists(ROW, max_size=6)
@@ -72,3 +72,30 @@ def test_kinds_are_told_apart() -> None:
     assert as_dense(dense) is dense
     with pytest.raises(TypeError, match="dense"):
         as_dense(Sparse.of([{1: 1.0}]))
+
+
+@given(st.lists(st.lists(st.sampled_from([0.0, 1.5, -2.0]), min_size=4, max_size=4), max_size=5))
+def test_what_is_not_zero_of_a_matrix_is_kept(rows: list[list[float]]) -> None:
+    found = Sparse.of_dense(np.array(rows, dtype=np.float32).reshape(len(rows), 4))
+    assert [as_mapping(row) for row in found] == [{i: w for i, w in enumerate(row) if w} for row in rows]
+    assert found.is_well_formed()
+
+
+@given(ROW)
+def test_a_row_comes_back_from_bytes(row: dict[int, float]) -> None:
+    found = from_bytes(to_bytes(Sparse.of([row])), "sparse", 1)
+    assert isinstance(found, Sparse)
+    assert as_mapping(found) == row
+
+
+def test_a_dense_vector_comes_back_from_bytes_of_its_length() -> None:
+    vector = np.array([1.0, -2.5], dtype=np.float32)
+    assert np.array_equal(from_bytes(to_bytes(vector), "dense", 2), vector)
+    assert from_bytes(to_bytes(vector), "dense", 3) is None
+
+
+@pytest.mark.parametrize(
+    "content", [b"123", bytes(4) * 2 + b"\x00\x00\xc0\x7f" * 2, (b"\x02" + bytes(3)) * 2 + bytes(8)]
+)
+def test_bytes_that_are_no_sparse_row_are_none(content: bytes) -> None:
+    assert from_bytes(content, "sparse", 1) is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 
 from driftline.adapters.memory import MemoryEmbedder, MemoryLogReader
@@ -10,6 +10,7 @@ from driftline.core.collections import Collection
 from driftline.core.control import ControlFollower, ControlWriter, collection_record, log_record, space_record
 from driftline.core.keys import query_embedding
 from driftline.core.ports import Embedder
+from driftline.core.receipts import ReceiptTail
 from driftline.core.records import LogIncarnation, Priority
 from driftline.core.topics import BACKFILL, CHANGES, VECTORS
 from driftline.encode.lane import YieldingStage
@@ -17,6 +18,8 @@ from driftline.encode.settings import EncodeSection
 from driftline.encode.stage import EncodeStage
 from driftline.encode.stage import decode as decode_change
 from driftline.index.stage import decode as decode_vector
+from driftline.query.search import Searcher
+from driftline.query.settings import QuerySection
 from driftline.retrieval.embeddings import CachedEncoder, Kept, directly
 from driftline.retrieval.engine import Engine
 from driftline.retrieval.inputs import Text
@@ -43,15 +46,22 @@ class World(Pipeline):
     """The pipeline with a control topic, two encoders and the controller of upgrades."""
 
     def __init__(
-        self, titles: list[str] = TITLES, definition: dict[str, object] | None = None, **settings: object
+        self,
+        titles: list[str] = TITLES,
+        definition: dict[str, object] | None = None,
+        encoders: Sequence[MemoryEmbedder] = (),
+        **settings: object,
     ) -> None:
-        self.old, self.new = MemoryEmbedder(48, "hashing"), MemoryEmbedder(64, "better")
-        self.encoders: Embedder = Encoders(self.old, self.new)
-        super().__init__(a_collection(self.old.space, **definition or {}), self.encoders)
+        """`encoders` are some other ones, the first in place of the old and the last in place of the new model."""
+        known = encoders or (MemoryEmbedder(48, "hashing"), MemoryEmbedder(64, "better"))
+        self.old, self.new = known[0], known[-1]
+        self.encoders: Embedder = Encoders(*known)
+        spaces = {embedder.space.encoder: embedder.space for embedder in known}
+        super().__init__(a_collection(self.old.space, spaces, **definition or {}), self.encoders)
         self.embedder = self.old
         self.publisher.publish(
             [
-                *map(space_record, spaces_of(self.collection.definition, self.old.space).values()),
+                *map(space_record, spaces_of(self.collection.definition, self.old.space, spaces).values()),
                 log_record(LogIncarnation(CHANGES.name, "t1", BASE)),
                 collection_record(self.collection),
             ]
@@ -75,6 +85,10 @@ class World(Pipeline):
             self.view, writer, self.encoders, self.store, self.publisher, "test_", self.settings, lambda: self.leads,
             watcher,
         )  # fmt: skip
+
+    def a_searcher(self) -> Searcher:
+        tail = ReceiptTail(MemoryLogReader(self.log))
+        return Searcher(self.view, self.encoders, self.store, self.cache, tail, QuerySection(adhoc_plans=True))
 
     def backfill(self) -> None:
         stage = EncodeStage(self.view, self.encoders, self.cache, EncodeSection(), Priority.BACKGROUND)

@@ -77,6 +77,7 @@ class _Hashing:
     def __init__(self, folder: Path, description: dict, tokenizer: Tokenizer) -> None:
         del folder, tokenizer
         self._dimension = description["dimension"]
+        self._counts = description["pooling"] == "counts"
         self._known: dict[str, tuple[int, float]] = {}
 
     def embed(self, texts: list[str]) -> np.ndarray:
@@ -84,8 +85,8 @@ class _Hashing:
         for row, text in enumerate(texts):
             for word in text.lower().split():
                 column, sign = self._place(word)
-                vectors[row, column] += sign
-            if not vectors[row].any():
+                vectors[row, column] += 1.0 if self._counts else sign
+            if not self._counts and not vectors[row].any():
                 vectors[row, 0] = 1.0
         return vectors
 

@@ -1,7 +1,8 @@
 """NVIDIA Triton over gRPC.
 
-An encoder is a Triton model with one BYTES input `text` [1], an FP32 output `embedding` [dimension] and the BYTES
-outputs `tokenizer_json` [1] and `space` [1]. Its config's parameters describe the embedding space (see docs/models.md).
+An encoder is a Triton model with one BYTES input `text` [1], an FP32 output `embedding` [dimension] (of a sparse one: a
+column for each term, mostly 0) and the BYTES outputs `tokenizer_json` [1] and `space` [1]. Its config's parameters
+describe the embedding space (see docs/models.md).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from driftline.core.errors import InvalidRecord, NotLoaded, PartlyUnavailable, S
 from driftline.core.ports import EmbedAnswer
 from driftline.core.records import Priority, Space
 from driftline.core.settings import TritonSettings
-from driftline.core.vectors import Matrix
+from driftline.core.vectors import Matrix, Sparse
 
 # Statuses of a request that did not get through, or was not waited for: whatever it held is not the reason.
 _NOT_THROUGH = (
@@ -44,13 +45,15 @@ def space_of(model: str, config: Any) -> Space:
             fingerprint=values["space_fingerprint"],
             encoder=model,
             encoder_version=values["encoder_version"],
-            dimension=int(values["dimension"]),
+            # Of a sparse encoder the output has a column for each term: that is no dimension of a vector.
+            dimension=1 if values.get("vectors") == "sparse" else int(values["dimension"]),
             normalized=values["normalized"] == "true",
             pooling=values["pooling"],
             query_prefix=values.get("query_prefix", ""),
             document_prefix=values.get("document_prefix", ""),
             max_tokens=int(values["max_tokens"]),
             max_batch=config.max_batch_size,
+            kind=values.get("vectors", "dense"),
         )
     except (KeyError, ValueError) as error:
         raise PartlyUnavailable("triton", f"model {model!r} is not an encoder: its config lacks {error}") from error
@@ -169,14 +172,18 @@ class TritonEmbedder:
             if told != space.fingerprint:
                 return SpaceMismatch(f"triton model {encoder!r}", space.fingerprint, told)
         values: Matrix = np.asarray(result.as_numpy("embedding"), dtype=np.float32)
-        if values.shape != (len(texts), space.dimension):
+        if (
+            values.ndim != 2
+            or len(values) != len(texts)
+            or (space.kind == "dense" and values.shape[1] != space.dimension)
+        ):
             return SpaceMismatch(f"triton model {encoder!r}", f"dimension {space.dimension}", f"shape {values.shape}")
         if not np.isfinite(values).all():
             return InvalidRecord(
                 "encoder_returned_non_finite", f"encoder {encoder!r} returned NaN or infinity", suspect=True
             )
         metrics.TRITON_TEXTS.labels(encoder).inc(len(texts))
-        return values
+        return Sparse.of_dense(values) if space.kind == "sparse" else values
 
     def _call(self, encoder: str, texts: Sequence[str], priority: Priority, *outputs: str) -> Any:
         tensor = triton.InferInput("text", [len(texts), 1], "BYTES")

@@ -21,12 +21,12 @@ from driftline.core.records import (
     VectorQuery,
     WritePlan,
 )
-from driftline.core.vectors import Matrix
+from driftline.core.vectors import Vectors
 
 TopicPartition = tuple[str, int]
 Guard = Callable[[], float]
 # Of one request: its vectors, or what went wrong with it.
-EmbedAnswer = Matrix | InvalidRecord | Unavailable
+EmbedAnswer = Vectors | InvalidRecord | Unavailable
 
 
 class Publisher(Protocol):
@@ -150,7 +150,8 @@ class Embedder(Protocol):
     def embed(
         self, encoder: str, space: str, requests: Sequence[Sequence[str]], priority: Priority = Priority.CHANGE
     ) -> list[EmbedAnswer]:  # fmt: skip
-        """Embed each request, several in flight; float32 (texts, dimension) or what went wrong with it.
+        """Embed each request, several in flight: a row for each text, dense ones as float32 (texts, dimension), or what
+        went wrong with it.
 
         Requests that wait are taken by priority; one that is being computed is not interrupted.
 

@@ -29,6 +29,13 @@ class Sparse:
         return cls.concatenated([cls._row(row) for row in rows])
 
     @classmethod
+    def of_dense(cls, matrix: Matrix) -> Sparse:
+        """What is not 0 of float32 (rows, terms): column i is the term i."""
+        rows, terms = np.nonzero(matrix)
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.bincount(rows, minlength=len(matrix)))])
+        return cls(starts.astype(np.int64), terms.astype(np.uint32), matrix[rows, terms].astype(np.float32))
+
+    @classmethod
     def _row(cls, row: Mapping[int, float]) -> Sparse:
         terms = np.fromiter(row.keys(), dtype=np.uint32, count=len(row))
         weights = np.fromiter(row.values(), dtype=np.float32, count=len(row))
@@ -78,6 +85,25 @@ class Sparse:
 
 
 Vectors = Matrix | Sparse
+
+
+def to_bytes(row: Matrix | Sparse) -> bytes:
+    """One vector: float32 (dimension,), or a single row of terms and their weights."""
+    if isinstance(row, Sparse):
+        return row.terms.astype("<u4").tobytes() + row.weights.astype("<f4").tobytes()
+    return row.astype("<f4", copy=False).tobytes()
+
+
+def from_bytes(content: bytes, kind: str, dimension: int) -> Matrix | Sparse | None:
+    """A vector as `to_bytes` wrote it; None of bytes that cannot be one."""
+    if kind == "sparse":
+        if len(content) % 8:
+            return None
+        count = len(content) // 8
+        starts = np.array([0, count], dtype=np.int64)
+        row = Sparse(starts, np.frombuffer(content, "<u4", count), np.frombuffer(content, "<f4", count, 4 * count))
+        return row if row.is_well_formed() else None
+    return np.frombuffer(content, dtype="<f4") if len(content) == 4 * dimension else None
 
 
 def shape_of(vectors: Vectors) -> tuple[str, int]:

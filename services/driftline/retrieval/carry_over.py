@@ -14,7 +14,7 @@ import numpy as np
 from driftline.core.errors import InvalidRecord
 from driftline.core.ports import VectorStore
 from driftline.core.records import Hit
-from driftline.core.vectors import Matrix, as_dense
+from driftline.core.vectors import Matrix, Sparse, as_dense
 from driftline.drift.base import unit
 from driftline.drift.selection import mixed
 from driftline.retrieval.embeddings import CachedEncoder
@@ -44,7 +44,9 @@ class CarryOver:
         if not window:
             return found
         hits = {hit.key: hit for hit in found.hits}
-        half = len(window) if len(window) < _LEAST_FOR_TWO_ROUNDS else -(-len(window) // 2)
+        # A query of words is not moved towards what was liked.
+        once = len(window) < _LEAST_FOR_TWO_ROUNDS or isinstance(found.asked[0].vector, Sparse)
+        half = len(window) if once else -(-len(window) // 2)
         embedded = self._scored_anew(found, window[:half])
         if half < len(window):
             exact = [hit for hit in found.hits if hit.leg == 0 and hit.key not in embedded]
@@ -63,7 +65,7 @@ class CarryOver:
         texts = [newest.space.document_prefix + hit.text for hit in hits]
         answers = self._documents.encode(newest.space, texts)
         return {
-            hit.key: replace(hit, score=_score(newest.target.metric, as_dense(newest.vector)[0], vector))
+            hit.key: replace(hit, score=_score(newest.target.metric, newest.vector[0], vector))
             for hit, vector in zip(hits, answers, strict=True)
             if not isinstance(vector, InvalidRecord)
         }
@@ -110,8 +112,12 @@ def _ordered(hits: Mapping[str, Hit], embedded: Set[str]) -> list[Hit]:
     return [replace(hit, score=-rank(hit)[0]) for hit in sorted(hits.values(), key=rank)]
 
 
-def _score(metric: str, query: Matrix, document: Matrix) -> float:
+def _score(metric: str, query: Matrix | Sparse, document: Matrix | Sparse) -> float:
     """As the store scores: higher is nearer."""
+    if isinstance(query, Sparse) or isinstance(document, Sparse):
+        assert isinstance(query, Sparse)
+        assert isinstance(document, Sparse)
+        return float(document.dot(query)[0])
     if metric == "l2":
         return -float(np.sum((query - document) ** 2))
     product = float(query @ document)

@@ -6,14 +6,14 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-import numpy as np
-
 from driftline.core import metrics
 from driftline.core.errors import InvalidRecord, NotLoaded
 from driftline.core.ports import Cache, EmbedAnswer, Embedder
 from driftline.core.records import Priority, Space
-from driftline.core.vectors import Matrix
+from driftline.core.vectors import Matrix, Sparse, from_bytes, to_bytes
 
+# float32 (dimension,), or a single row.
+Vector = Matrix | Sparse
 # Asks an encoder of a space for several requests at once, as `Embedder.embed` does.
 Ask = Callable[[Space, Sequence[Sequence[str]]], list[EmbedAnswer]]
 # The cache's key of a text with the prefix of its role, by the fingerprint of the space.
@@ -80,17 +80,17 @@ class TextEncoder:
         self._ask = ask
         self._request_texts = request_texts
 
-    def encode(self, space: Space, texts: Sequence[str]) -> list[Matrix | InvalidRecord]:
-        """float32 (dimension,) of each text, or why the model refuses it. Raises Unavailable."""
+    def encode(self, space: Space, texts: Sequence[str]) -> list[Vector | InvalidRecord]:
+        """The vector of each text, or why the model refuses it. Raises Unavailable."""
         answers, failure = self._encode(space, list(dict.fromkeys(texts)))
         if failure is not None:
             raise failure
         return [answers[text] for text in texts]
 
-    def _encode(self, space: Space, texts: Sequence[str]) -> tuple[dict[str, Matrix | InvalidRecord], Exception | None]:
+    def _encode(self, space: Space, texts: Sequence[str]) -> tuple[dict[str, Vector | InvalidRecord], Exception | None]:
         """Of distinct texts; also what kept some of them from getting through."""
         failure: Exception | None = None
-        answers: dict[str, Matrix | InvalidRecord] = {}
+        answers: dict[str, Vector | InvalidRecord] = {}
         plan = plan_requests(texts, min(self._request_texts or space.max_batch, space.max_batch))
         requests = [[texts[i] for i in request] for request in plan]
         while requests:
@@ -126,21 +126,22 @@ class CachedEncoder(TextEncoder):
 
     def encode(
         self, space: Space, texts: Sequence[str], held: Sequence[bytes | None] | None = None
-    ) -> list[Matrix | InvalidRecord]:
+    ) -> list[Vector | InvalidRecord]:
         """As `TextEncoder.encode`. `held` is what the cache said of distinct texts, where it was asked already."""
         distinct = list(dict.fromkeys(texts))
         keys = {text: self._key(space.fingerprint, text) for text in distinct}
         if held is None:
             held = self._cache.get_many(list(keys.values()))
-        answers: dict[str, Matrix | InvalidRecord] = {}
+        answers: dict[str, Vector | InvalidRecord] = {}
         for text, content in zip(distinct, held, strict=True):
-            if content is not None and len(content) == 4 * space.dimension:
-                answers[text] = np.frombuffer(content, dtype=np.float32)
+            vector = None if content is None else from_bytes(content, space.kind, space.dimension)
+            if vector is not None:
+                answers[text] = vector
         missing = [text for text in distinct if text not in answers]
         metrics.CACHE_REQUESTS.labels(self._name, "miss").inc(len(missing))
         metrics.CACHE_REQUESTS.labels(self._name, "hit").inc(len(answers))
         fresh, failure = self._encode(space, missing)
-        self._keep({keys[t]: v.tobytes() for t, v in fresh.items() if not isinstance(v, InvalidRecord)})
+        self._keep({keys[t]: to_bytes(v) for t, v in fresh.items() if not isinstance(v, InvalidRecord)})
         if failure is not None:
             # What did get through is kept by now: the next try only needs the rest.
             raise failure

@@ -12,7 +12,7 @@ from driftline.core.collections import CollectionIndex
 from driftline.core.control import ControlView
 from driftline.core.errors import InvalidRecord, InvalidRequest, Unavailable
 from driftline.core.records import Carry, Leg, Space, StoreTarget
-from driftline.core.vectors import Matrix, Vectors, as_dense
+from driftline.core.vectors import Sparse, Vectors, as_dense
 from driftline.drift.selection import mixed
 from driftline.drift.stored import Compensation, CompensationError, read
 from driftline.retrieval.embeddings import CachedEncoder
@@ -114,14 +114,14 @@ class Legs:
                 needed[compensation.new_space] = self._view.space(compensation.new_space)
         return list(needed.values())
 
-    def _encoded(self, spaces: Sequence[Space], query: Text) -> dict[str, Matrix]:
-        def encode(space: Space) -> Matrix:
+    def _encoded(self, spaces: Sequence[Space], query: Text) -> dict[str, Vectors]:
+        def encode(space: Space) -> Vectors:
             held = query.held.get(space.fingerprint)
             asked = None if space.fingerprint not in query.held else [held]
             (answer,) = self._queries.encode(space, [space.query_prefix + query.text], asked)
             if isinstance(answer, InvalidRecord):
                 raise InvalidRequest(answer.reason, answer.detail, "text")
-            return answer[None]
+            return answer if isinstance(answer, Sparse) else answer[None]
 
         if len(spaces) == 1:
             return {spaces[0].fingerprint: encode(spaces[0])}

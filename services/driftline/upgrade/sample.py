@@ -75,7 +75,7 @@ def fetch(store: VectorStore, target: StoreTarget, keys: Sequence[str]) -> list[
 def _accepted(encoder: TextEncoder, space: Space, texts: Sequence[str]) -> list[Matrix | None]:
     """The vector of each text, (dimension,), None of one that the model refuses. Raises Unavailable."""
     answers = encoder.encode(space, texts)
-    return [None if isinstance(answer, InvalidRecord) else answer for answer in answers]
+    return [None if isinstance(answer, InvalidRecord) else as_dense(answer) for answer in answers]
 
 
 @dataclass(frozen=True, slots=True)

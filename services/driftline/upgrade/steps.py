@@ -94,6 +94,11 @@ class Steps:
         rng = random.Random(state.id)  # noqa: S311 - the same sample again after a crash
         target, _ = self._watcher.targets(state)
         old, new = self._spaces(state)
+        if "sparse" in (old.kind, new.kind):
+            reason = (
+                "terms of two sparse models are not mapped: the older generation answers until the new one can alone"
+            )
+            return state.into("fitted", self._clock(), decision="wait", reason=reason)
         given = state.shadow if state.judged else ()
         try:
             texts = draw(self._store, target, given, state.pairs, self._settings.held_out, rng)
