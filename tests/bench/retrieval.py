@@ -188,10 +188,10 @@ def main(names: Sequence[str]) -> None:
             sections += measured(stack, folder)
     heading = [
         "# Retrieval", "", "<!-- Written by `make bench-retrieval`. -->", "",
-        f"{machine()}; commit {commit()}. Encoders {ENCODER} (dense) and {SPARSE} (sparse), analyzer `english`, all with "
-        "default settings. Every query is a search through the query service over HTTP, two at a time; embeddings of "
-        f"queries are cached, answers are not. Each index ranks {DEPTH} documents or more. Nothing was tuned on these "
-        "queries; `calibrated` is fitted to the other half of them.", "",
+        f"{machine()}; commit {commit()}. Encoders {ENCODER} (dense) and {SPARSE} (sparse), analyzer `english`, all "
+        "with default settings. Every query is a search through the query service over HTTP, two at a time; embeddings "
+        f"of queries are cached, answers are not. Each index ranks {DEPTH} documents or more. Nothing was tuned on "
+        "these queries; `calibrated` is fitted to the other half of them.", "",
     ]  # fmt: skip
     if not names:
         PAGE.write_text("\n".join(heading + sections).rstrip() + "\n")

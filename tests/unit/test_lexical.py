@@ -51,7 +51,16 @@ def test_what_an_analyzer_leaves_alone() -> None:
 
 def test_accents_full_width_and_case_are_folded() -> None:
     assert same("Café ＣＡＦＥ́ café", "cafe", "cafe", "cafe", language="none")
-    assert same("Straße", "straße", language="none")
+    assert same("Straße Ærø Łódź", "strasse", "aero", "lodz", language="none")
+
+
+def test_accents_that_make_another_letter_stay() -> None:
+    assert same("мой", "мой", language="none")
+    assert same("हिन्दी", "हिन्दी", language="none"), "signs of vowels are parts of a word"
+
+
+def test_turkish_has_two_letters_i() -> None:
+    assert terms("DIŞ İYİ", language="turkish", stemming=False) == terms("dış iyi", language="turkish", stemming=False)
 
 
 def test_german_umlauts_are_stemmed_before_they_are_folded() -> None:
@@ -82,7 +91,7 @@ def test_lists_of_stop_words_are_those_of_languages() -> None:
 
 
 def test_long_words_are_cut_and_text_may_be_anything() -> None:
-    assert terms("x" * 10_000, language="none") == [term_of("x" * 64)]
+    assert terms("x" * 150, language="none") == [term_of("x" * 64)] * 2 + [term_of("x" * 22)]
     assert terms("\ud800 \x00 \U0010ffff") == []
 
 
@@ -187,7 +196,7 @@ def test_statistics_count_rows_and_come_back_from_bytes(rows: list[set[int]], ti
     }
 
 
-def test_rare_terms_weigh_more_and_unknown_ones_as_those_of_one_row() -> None:
+def test_rare_terms_weigh_more_and_unknown_ones_as_the_rarest() -> None:
     sample = [Sparse.of([{1: 1.0, 2: 1.0}]), Sparse.of([{1: 1.0}]), Sparse.of([{1: 1.0}])]
     often, once, never = Statistics.of(sample, 3).idf(np.array([1, 2, 9], dtype=np.uint32))
     assert often < once == never
@@ -202,18 +211,26 @@ def test_nothing_is_known_of_an_empty_index() -> None:
 def test_only_the_most_frequent_terms_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(term_statistics, "MAX_TERMS", 3)
     sample = [Sparse.of([dict.fromkeys(range(i), 1.0)]) for i in range(1, 8)]
-    assert Statistics.of(sample, 7).terms.tolist() == [0, 1, 2]
+    found = Statistics.of(sample, 7)
+    assert found.terms.tolist() == [0, 1, 2]
+    assert found.unlisted == pytest.approx((4**2 + 3**2 + 2**2 + 1) / (4 + 3 + 2 + 1)), "as those left out"
 
 
 def test_the_largest_statistics_fit_a_record() -> None:
-    largest = Statistics(10**9, np.arange(MAX_TERMS, dtype=np.uint32), np.ones(MAX_TERMS, np.float32)).to_bytes()
+    largest = Statistics(10**9, 1.0, np.arange(MAX_TERMS, dtype=np.uint32), np.ones(MAX_TERMS, np.float32)).to_bytes()
     assert len(largest) <= MAX_STATISTICS_BYTES
     assert Statistics.from_bytes(largest).rows == 10**9
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"x", b"x" * 16, b"DTS1" + bytes(8) + b"\x01\x00\x00\x00", b"DTS1" + bytes(8) + b"\xff" * 4],
+    [
+        b"x",
+        b"x" * 20,
+        b"DTS1" + bytes(12) + b"\x01\x00\x00\x00",
+        b"DTS1" + bytes(12) + b"\xff" * 4,
+        b"DTS1" + bytes(16),
+    ],
 )
 def test_other_bytes_are_no_statistics(content: bytes) -> None:
     with pytest.raises(ValueError, match="expected statistics"):

@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from driftline.core.records import Space
 
 Language = Literal[
-    "none", "arabic", "armenian", "basque", "catalan", "danish", "dutch", "english", "estonian", "finnish", "french",
-    "german", "greek", "hindi", "hungarian", "indonesian", "irish", "italian", "lithuanian", "nepali", "norwegian",
-    "portuguese", "romanian", "russian", "serbian", "sesotho", "spanish", "swedish", "tamil", "turkish",
+    "none", "arabic", "armenian", "basque", "catalan", "czech", "danish", "dutch", "english", "esperanto", "estonian",
+    "finnish", "french", "german", "greek", "hindi", "hungarian", "indonesian", "irish", "italian", "lithuanian",
+    "nepali", "norwegian", "persian", "polish", "portuguese", "romanian", "russian", "serbian", "sesotho", "spanish",
+    "swedish", "tamil", "turkish", "yiddish",
 ]  # fmt: skip
 LANGUAGES: tuple[str, ...] = get_args(Language)
 # Of what `retrieval.lexical` makes of a text with the same settings: raised with every change of that, since two ways
@@ -22,7 +23,8 @@ VERSION = 1
 
 class Analyzer(BaseModel):
     """Words in lower case, stems of a language, without its stop words and without accents; n-grams of what is written
-    without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese). `english` is short for `{language: english}`.
+    without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) and of Korean, whose spaces stand between phrases.
+    `english` is short for `{language: english}`.
 
     `k1` and `b` are those of BM25 (Robertson and Zaragoza, The Probabilistic Relevance Framework, 2009, section 3.4).
     The length that texts are compared with is a setting, and not taken from the collection: so a document's weights
