@@ -67,8 +67,8 @@ def status(
         if as_json:
             emit_json(found)
             return
-        rows = [(u.collection, u.encoder, _phase(u), f"{u.fraction:.1%}") for u in map(_read, found)]
-        table(["collection", "to", "phase", "re-embedded"], rows)
+        rows = [(u.collection, u.aim, _phase(u), f"{u.fraction:.1%}") for u in map(_read, found)]
+        table(["collection", "what", "phase", "embedded"], rows)
         return
     path = f"/v1/upgrades/{collection}"
     told = api.call("GET", path)
@@ -172,17 +172,22 @@ def _shown(upgrade: UpgradeView) -> Group:
     progress = upgrade.progress
     grid = Table.grid(padding=(0, 2))
     grid.add_row("phase", Text(_phase(upgrade), style="bold"))
-    grid.add_row("served", _served(upgrade))
+    if upgrade.added is None:
+        grid.add_row("served", _served(upgrade))
     if upgrade.fallback:
         grid.add_row("fallen back", Text(upgrade.fallback, style="yellow"))
     if upgrade.reason:
         grid.add_row("because", upgrade.reason)
-    grid.add_row("against doing nothing", _against(upgrade))
+    if upgrade.added is None:
+        grid.add_row("against doing nothing", _against(upgrade))
     if upgrade.old_model:
         grid.add_row("old model", upgrade.old_model)
     if upgrade.drift:
         grid.add_row("drift", _drift(upgrade))
-    grid.add_row("re-embedded", ProgressBar(total=1.0, completed=upgrade.fraction, width=40))
+    grid.add_row(
+        "re-embedded" if upgrade.added is None else "filled in",
+        ProgressBar(total=1.0, completed=upgrade.fraction, width=40),
+    )
     left = "-" if upgrade.eta_seconds is None else f"about {_duration(upgrade.eta_seconds)} left"
     counted = f"{progress.done} of {progress.total} documents ({upgrade.fraction:.1%})"
     grid.add_row("", f"{counted}, {progress.per_second:g}/s, {left}")
@@ -193,7 +198,7 @@ def _shown(upgrade: UpgradeView) -> Group:
         grid.add_row("next", f"driftline upgrade finish {upgrade.collection}")
     if not upgrade.ended:
         grid.add_row("to go back", f"driftline upgrade rollback {upgrade.collection}")
-    title = Text(f"{upgrade.collection}: to {upgrade.encoder}", style="bold")
+    title = Text(f"{upgrade.collection}: {upgrade.aim}", style="bold")
     return Group(title, grid)
 
 

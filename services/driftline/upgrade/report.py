@@ -22,7 +22,7 @@ th { font-weight: 600; color: #5a6675; } .note { color: #5a6675; } code { font-s
 
 
 def page(upgrade: UpgradeView) -> str:
-    title = f"{upgrade.collection}: to {upgrade.encoder}"
+    title = f"{upgrade.collection}: {upgrade.aim}"
     parts = [
         f"<h1>{escape(title)}</h1>",
         f"<p class='note'>upgrade {escape(str(upgrade.id))}, {_word(upgrade.phase)}"

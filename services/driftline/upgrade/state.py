@@ -117,6 +117,13 @@ class UpgradeState(_Model):
     def ended(self) -> bool:
         return self.phase in ENDED
 
+    @property
+    def aim(self) -> str:
+        """What it is for, in words."""
+        if self.added is not None:
+            return f"index {self.index} is added"
+        return f"to {self.encoder}" if self.index == DEFAULT_INDEX else f"index {self.index} to {self.encoder}"
+
     def into(self, phase: Phase, at_us: int, **changes: Any) -> UpgradeState:
         return self.model_copy(
             update={"phase": phase, "entered_us": {**self.entered_us, phase: at_us}, **changes}
