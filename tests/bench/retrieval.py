@@ -8,6 +8,7 @@ are arguments.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -178,14 +179,52 @@ def quantile(values: Sequence[float], q: float) -> str:
     return f"{float(np.quantile(values, q)):.1f}"
 
 
+def written(stack: Stack) -> list[str]:
+    """Documents/s through the whole pipeline into 1, 2 and 4 indexes, in turns."""
+    user = User(stack)
+    corpus = [orjson.loads(line) for line in (DATASETS / "scifact/corpus.jsonl").read_bytes().splitlines()][:3_000]
+    lines = [{"id": d["_id"], "fields": {"title": d["title"], "text": d["text"]}} for d in corpus]
+    fields = {"title": {"type": "text"}, "text": {"type": "text"}}
+    every: dict[str, Any] = {
+        "dense": {"encoder": "hashing", "fields": ["title", "text"]},
+        "words": INDEXES["words"],
+        "titles": {"analyzer": "english", "fields": ["title"]},
+        "sparse": {"encoder": "hashing-sparse", "fields": ["title", "text"]},
+    }
+    rates: dict[int, list[float]] = {1: [], 2: [], 4: []}
+    for _ in range(2):
+        for count, found in rates.items():
+            indexes = dict(list(every.items())[:count])
+            collection = user.create(fields=fields, embedding=None, indexes=indexes)
+            begun = time.perf_counter()
+            for start in range(0, len(lines), 500):
+                user.bulk(collection, lines[start : start + 500])
+            until(lambda name=collection: user.count(name) == len(lines), 600, every=0.1)  # type: ignore[misc]
+            found.append(len(lines) / (time.perf_counter() - begun))
+            user.ingest.delete(f"/v1/collections/{collection}")
+    names = {1: "dense", 2: "dense, lexical", 4: "dense, two lexical, sparse"}
+    return [
+        "## Writing into several indexes", "",
+        f"{len(lines)} SciFact abstracts through the whole pipeline, with encoders that have no weights (`hashing`, "
+        "`hashing-sparse`): what indexes cost beside their models. Two rounds, in turns.", "",
+        "| indexes | | documents/s | over one index |", "| --- | --- | --- | --- |",
+        *(f"| {count} | {names[count]} | {', '.join(f'{rate:.0f}' for rate in found)} | "
+          f"{float(np.mean(found)) / float(np.mean(rates[1])):.2f} |" for count, found in rates.items()), "",
+    ]  # fmt: skip
+
+
 def main(names: Sequence[str]) -> None:
     folders = [DATASETS / name for name in names or ("scifact", "cranfield", "med")]
     sections: list[str] = []
     prepare([ENCODER, SPARSE], say)
-    with system(["hashing", ENCODER, SPARSE], KAFKA, env={"DRIFTLINE_QUERY__ADHOC_PLANS": "true"}) as stack:
+    with system(
+        ["hashing", "hashing-sparse", ENCODER, SPARSE], KAFKA, env={"DRIFTLINE_QUERY__ADHOC_PLANS": "true"}
+    ) as stack:
         for folder in folders:
             say(f"{folder.name} ...")
             sections += measured(stack, folder)
+        if not names:
+            sections += written(stack)
     heading = [
         "# Retrieval", "", "<!-- Written by `make bench-retrieval`. -->", "",
         f"{machine()}; commit {commit()}. Encoders {ENCODER} (dense) and {SPARSE} (sparse), analyzer `english`, all "

@@ -262,6 +262,26 @@ def test_pages_of_a_fused_answer_are_of_one_ranking() -> None:
     p.close()
 
 
+def test_a_window_that_is_small_bounds_what_can_be_paged_through(p: Hybrid) -> None:
+    for i in range(40):
+        p.write(f"d{i}", title=f"shoe number {i}", body="red " * (i % 7) + "shoes")
+    p.drain()
+    section = QuerySection(fusion_window=10)
+    searcher = Searcher(p.view, p.embedder, p.store, MemoryCache(), p.tail, section)
+    pages, cursor = [], None
+    while cursor != "":
+        page = searcher.search(
+            "things", body_of(text="red shoes", limit=4, **({"cursor": cursor} if cursor else {}))
+        ).page
+        pages.append([(hit.id, hit.score) for hit in page.hits])
+        cursor = page.next_cursor
+    told = [hit for page in pages for hit in page]
+    assert 10 <= len(told) <= 20
+    assert len({i for i, _ in told}) == len(told), "no document twice"
+    assert [score for _, score in told] == sorted((score for _, score in told), reverse=True)
+    searcher.close()
+
+
 class _Slow:
     """A store whose searches of one index take long, or fail."""
 

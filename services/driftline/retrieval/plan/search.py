@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from driftline.core.collections import CollectionDefinition, named
 from driftline.core.errors import InvalidRequest, Unavailable
 from driftline.core.indexes import DefinitionPart
 from driftline.core.limits import MAX_INDEXES, MAX_QUERY_CHARACTERS
+from driftline.core.records import Hit
 from driftline.core.values import shown
 from driftline.retrieval import filters
 from driftline.retrieval.fusion import FusionSpec, Ranked, Ranking, Rrf
@@ -85,7 +86,8 @@ class SearchStep(Step):
         ask = run.ask
         definition = ask.collection.definition
         own = filters.parse(definition, part.filter)
-        depth = ask.needed if len(self.of) == 1 else max(ask.needed, ask.window)
+        # Of several the window and no more: a page further on is of the same rankings, and so of the same fusion.
+        depth = ask.needed if len(self.of) == 1 else ask.window
         return run.indexes.search(
             ask.collection.index(part.index),
             ask.input if part.text is None else Text(part.text),
@@ -107,25 +109,23 @@ class SearchStep(Step):
         fails the search.
         """
         budget = run.ask.seconds_left()
-        done, late = wait(running, budget)
-        if not done:
-            done, late = wait(running, return_when=FIRST_COMPLETED)
         found: dict[str, IndexFound] = {}
         failed: dict[str, Exception] = {}
-        for future in done:
-            try:
-                found[running[future]] = future.result()
-            except (InvalidRequest, Unavailable) as error:
-                if isinstance(error, Unavailable) and budget is None:
-                    raise
-                failed[running[future]] = error
-        if not found and late:
-            done, late = wait(late)
+
+        def take(done: Iterable[Future[IndexFound]]) -> None:
             for future in done:
                 try:
                     found[running[future]] = future.result()
                 except (InvalidRequest, Unavailable) as error:
+                    if isinstance(error, Unavailable) and budget is None:
+                        raise
                     failed[running[future]] = error
+
+        done, late = wait(running, budget)
+        take(done)
+        while late and not found:
+            done, late = wait(late, return_when=FIRST_COMPLETED)
+            take(done)
         if not found:
             raise next(iter(failed.values()))
         left_out = {name: str(error) for name, error in failed.items()}
@@ -170,7 +170,7 @@ class SearchStep(Step):
         ], self.fuse.kind
 
     @staticmethod
-    def _passages(run: Run, found: Mapping[str, IndexFound], hit: Any) -> tuple[Passage, ...]:
+    def _passages(run: Run, found: Mapping[str, IndexFound], hit: Hit) -> tuple[Passage, ...]:
         """The chunks that were found of a document, those of the first index first; each text once."""
         if run.ask.passages <= 1:
             return ()
