@@ -29,12 +29,11 @@ from driftline.core.records import (
     Position,
     Priority,
     Space,
-    StoredDocument,
-    StoreTarget,
     VectorRecord,
     document_key,
     record_key,
 )
+from driftline.core.store import StoredDocument, StoreTarget
 from driftline.core.topics import CHANGES
 from driftline.core.vectors import Matrix
 

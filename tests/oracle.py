@@ -13,8 +13,9 @@ from driftline.adapters.milvus import MilvusStore
 from driftline.core import codec
 from driftline.core.collections import parse_definition
 from driftline.core.errors import InvalidRecord
-from driftline.core.records import Outcome, Receipt, StoreTarget
+from driftline.core.records import Outcome, Receipt
 from driftline.core.settings import KafkaSettings, MilvusSettings
+from driftline.core.store import StoreTarget
 from driftline.core.topics import RECEIPTS
 from driftline.local.stack import Stack
 from tests.client import User

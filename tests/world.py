@@ -18,8 +18,9 @@ from driftline.adapters.memory import (
 from driftline.core.control import ControlView, ControlWriter, collection_record, log_record, space_record
 from driftline.core.health import Health
 from driftline.core.receipts import ReceiptTail
-from driftline.core.records import LogIncarnation, StoredDocument, WritePlan
+from driftline.core.records import LogIncarnation
 from driftline.core.settings import AuthSettings, HttpSettings
+from driftline.core.store import StoredDocument, WritePlan
 from driftline.core.topics import CHANGES
 from driftline.ingest.accept import Acceptor
 from driftline.ingest.collections import Collections

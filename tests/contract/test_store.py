@@ -18,17 +18,9 @@ from driftline.adapters.milvus import MilvusStore
 from driftline.core.errors import Fenced, SpaceMismatch
 from driftline.core.filters import Filter, matches
 from driftline.core.ports import VectorStore
-from driftline.core.records import (
-    Removal,
-    StoredDocument,
-    StoredVersion,
-    StoreTarget,
-    VectorQuery,
-    WritePlan,
-    document_key,
-    now_us,
-)
+from driftline.core.records import document_key, now_us
 from driftline.core.settings import MilvusSettings
+from driftline.core.store import Removal, StoredDocument, StoredVersion, StoreTarget, VectorQuery, WritePlan
 from driftline.retrieval.filters import parse
 from tests.build import a_definition, a_stored, a_target
 

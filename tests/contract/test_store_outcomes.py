@@ -28,16 +28,9 @@ from driftline.core.errors import (
 )
 from driftline.core.filters import And, Contains, Filter, In, Not, Or, Range, matches
 from driftline.core.ports import VectorStore
-from driftline.core.records import (
-    Removal,
-    StoredDocument,
-    StoredVersion,
-    StoreTarget,
-    VectorQuery,
-    WritePlan,
-    document_key,
-)
+from driftline.core.records import document_key
 from driftline.core.settings import MilvusSettings
+from driftline.core.store import Removal, StoredDocument, StoredVersion, StoreTarget, VectorQuery, WritePlan
 from driftline.local.stack import Stack
 from tests.build import a_stored
 

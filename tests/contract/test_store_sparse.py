@@ -14,17 +14,9 @@ from driftline.adapters.store_rows import SPARSE_TERMS
 from driftline.core.errors import InvalidRecord, SpaceMismatch
 from driftline.core.filters import In
 from driftline.core.ports import VectorStore
-from driftline.core.records import (
-    Hit,
-    Removal,
-    StoredDocument,
-    StoredVersion,
-    StoreTarget,
-    VectorQuery,
-    WritePlan,
-    document_key,
-)
+from driftline.core.records import document_key
 from driftline.core.settings import MilvusSettings
+from driftline.core.store import Hit, Removal, StoredDocument, StoredVersion, StoreTarget, VectorQuery, WritePlan
 from driftline.core.vectors import Sparse
 
 Row = Mapping[int, float]

@@ -29,8 +29,9 @@ from driftline.core.control import (
 )
 from driftline.core.health import Health
 from driftline.core.receipts import ReceiptTail
-from driftline.core.records import LogIncarnation, Outgoing, WritePlan
+from driftline.core.records import LogIncarnation, Outgoing
 from driftline.core.settings import AuthSettings, HttpSettings
+from driftline.core.store import WritePlan
 from driftline.core.topics import CHANGES, RECEIPTS
 from driftline.encode.settings import EncodeSection
 from driftline.encode.stage import EncodeStage

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from driftline.adapters.memory import MemoryEmbedder, MemoryLog, MemoryPublisher, MemoryStore
-from driftline.core.records import Generation, StoredDocument, StoreTarget, WritePlan, document_key
+from driftline.core.records import Generation, document_key
+from driftline.core.store import StoredDocument, StoreTarget, WritePlan
 from driftline.core.topics import BACKFILL
 from driftline.upgrade.backfill import Backfill
 from tests.build import a_collection

@@ -10,7 +10,7 @@ import pytest
 
 from driftline.core.control import ControlWriter
 from driftline.core.errors import PartlyUnavailable, Unavailable
-from driftline.core.records import StoreTarget
+from driftline.core.store import StoreTarget
 from driftline.ingest.collections import Collections
 from tests.world import World
 

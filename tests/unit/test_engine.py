@@ -14,7 +14,8 @@ from driftline.core.control import ControlView, collection_record, compensation_
 from driftline.core.errors import InvalidRecord, InvalidRequest, Unavailable
 from driftline.core.keys import query_embedding
 from driftline.core.ports import EmbedAnswer
-from driftline.core.records import Carry, Generation, Leg, Space, StoredDocument, WritePlan, document_key
+from driftline.core.records import Carry, Generation, Leg, Space, document_key
+from driftline.core.store import StoredDocument, WritePlan
 from driftline.drift.affine import ScaledProcrustes
 from driftline.drift.base import Pairs
 from driftline.drift.calibration import Calibration

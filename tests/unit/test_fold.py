@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driftline.core.records import Operation, Outcome, StoredDocument, StoredVersion, VectorRecord, document_key
+from driftline.core.records import Operation, Outcome, VectorRecord, document_key
+from driftline.core.store import StoredDocument, StoredVersion
 from driftline.index.fold import Folded, fold
 from tests.build import a_stored, a_vector_record
 

@@ -10,7 +10,8 @@ import pytest
 from driftline.adapters.memory import MemoryEmbedder, MemoryStore
 from driftline.core.collections import Collection
 from driftline.core.errors import Unavailable
-from driftline.core.records import Generation, Removal, StoreTarget, WritePlan, now_us
+from driftline.core.records import Generation, now_us
+from driftline.core.store import Removal, StoreTarget, WritePlan
 from driftline.index.housekeeping import Housekeeper
 from tests.build import a_collection, a_view
 from tests.client import until

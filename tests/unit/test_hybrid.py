@@ -17,7 +17,8 @@ from driftline.core import codec
 from driftline.core.control import ControlWriter, statistics_record
 from driftline.core.errors import InvalidRequest, NotFound, PartlyUnavailable, Unavailable
 from driftline.core.receipts import ReceiptTail
-from driftline.core.records import Generation, Outcome, StoreTarget, WritePlan, document_key
+from driftline.core.records import Generation, Outcome, document_key
+from driftline.core.store import StoreTarget, WritePlan
 from driftline.core.vectors import Sparse
 from driftline.query.request import SearchBody, parse
 from driftline.query.search import Searcher

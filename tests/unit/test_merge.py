@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from driftline.core.records import Carry, Hit
+from driftline.core.records import Carry
+from driftline.core.store import Hit
 from driftline.drift.merge import merge
 from driftline.retrieval.leg_search import group
 from tests.unit.test_engine import NEW, TITLES, World

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from driftline.adapters.milvus import MilvusStore
-from driftline.core.records import Removal, WritePlan
 from driftline.core.settings import MilvusSettings
+from driftline.core.store import Removal, WritePlan
 from tests.build import a_stored, a_target
 
 

@@ -24,18 +24,11 @@ from driftline.core.collections import Collection
 from driftline.core.errors import Unavailable
 from driftline.core.health import Health
 from driftline.core.ports import Guard
-from driftline.core.records import (
-    Generation,
-    NamedVectors,
-    Outcome,
-    StoredVersion,
-    StoreTarget,
-    VectorRecord,
-    WritePlan,
-)
+from driftline.core.records import Generation, NamedVectors, Outcome, VectorRecord
 from driftline.core.runner import Runner
 from driftline.core.settings import RunnerSettings
 from driftline.core.stage import Processed
+from driftline.core.store import StoredVersion, StoreTarget, WritePlan
 from driftline.index.settings import IndexSection
 from driftline.index.stage import IndexStage
 from tests.build import a_collection, a_vector_record, a_view

@@ -27,22 +27,11 @@ from driftline.core.control import space_record
 from driftline.core.errors import Fenced, InvalidRecord, PartlyUnavailable, Unavailable
 from driftline.core.health import Health
 from driftline.core.ports import Embedder, Guard
-from driftline.core.records import (
-    Generation,
-    Incoming,
-    Outcome,
-    Priority,
-    Receipt,
-    StoreTarget,
-    VectorQuery,
-    WritePlan,
-    document_key,
-    now_us,
-    record_key,
-)
+from driftline.core.records import Generation, Incoming, Outcome, Priority, Receipt, document_key, now_us, record_key
 from driftline.core.runner import Runner
 from driftline.core.settings import RunnerSettings
 from driftline.core.stage import Refused
+from driftline.core.store import StoreTarget, VectorQuery, WritePlan
 from driftline.core.topics import CHANGES, DEFERRED, DOCUMENTS, RECEIPTS, VECTORS
 from driftline.encode.lane import DeferredStage, decode_deferred
 from driftline.encode.pace import Pace, Unpaced

@@ -5,7 +5,8 @@ from __future__ import annotations
 from driftline.adapters.memory import MemoryCache, MemoryEmbedder, MemoryStore
 from driftline.cli.verify import differences, repairs
 from driftline.core.codec import decode_change
-from driftline.core.records import REPAIR, StoreTarget, VectorRecord, document_key, now_us
+from driftline.core.records import REPAIR, VectorRecord, document_key, now_us
+from driftline.core.store import StoreTarget
 from driftline.index.settings import IndexSection
 from driftline.index.stage import IndexStage
 from tests.build import a_change, a_collection, a_vector_record, a_view

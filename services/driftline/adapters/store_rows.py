@@ -6,7 +6,7 @@ import numpy as np
 import orjson
 
 from driftline.core.errors import InvalidRecord, InvalidRequest, SpaceMismatch
-from driftline.core.records import Removal, StoredDocument, StoreTarget, VectorQuery, WritePlan
+from driftline.core.store import Removal, StoredDocument, StoreTarget, VectorQuery, WritePlan
 from driftline.core.vectors import Sparse, are_finite, shape_of
 
 # Bytes of UTF-8, as Milvus counts them; 65,535 is the most of any string there.

@@ -16,7 +16,8 @@ from driftline.core.errors import InvalidRecord, Unavailable
 from driftline.core.follow import read_to_end
 from driftline.core.indexes import Index
 from driftline.core.ports import LogReader, VectorStore
-from driftline.core.records import REPAIR, ChangeEvent, Operation, Outgoing, StoreTarget, document_key, record_key
+from driftline.core.records import REPAIR, ChangeEvent, Operation, Outgoing, document_key, record_key
+from driftline.core.store import StoreTarget
 from driftline.core.topics import CHANGES, DOCUMENTS
 
 

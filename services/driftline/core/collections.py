@@ -23,8 +23,9 @@ from driftline.core.limits import (
     MAX_PROFILES,
     MAX_VERSION,
 )
-from driftline.core.records import Generation, Leg, Space, StoreTarget
+from driftline.core.records import Generation, Leg, Space
 from driftline.core.schema import validated
+from driftline.core.store import StoreTarget
 from driftline.core.values import FieldType, check_tenant_name, check_value, is_integer, shown
 
 # The name becomes part of a Milvus collection's, which takes letters, digits and "_": "-" is replaced there.

@@ -9,18 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from driftline.core.errors import InvalidRecord, Unavailable
-from driftline.core.records import (
-    Hit,
-    Incoming,
-    Outgoing,
-    Priority,
-    Space,
-    StoredDocument,
-    StoredVersion,
-    StoreTarget,
-    VectorQuery,
-    WritePlan,
-)
+from driftline.core.records import Incoming, Outgoing, Priority, Space
+from driftline.core.store import Hit, StoredDocument, StoredVersion, StoreTarget, VectorQuery, WritePlan
 from driftline.core.vectors import Vectors
 
 TopicPartition = tuple[str, int]

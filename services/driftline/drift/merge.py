@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from driftline.core.records import Hit
+from driftline.core.store import Hit
 
 
 def merge(found: Sequence[Hit], newest: Mapping[str, int]) -> list[Hit]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from driftline.core.records import WritePlan
+from driftline.core.store import WritePlan
 
 # Segments are loaded when they are sealed, 5 s later for 50,000 rows, and when they are compacted, half a minute to
 # minutes later.

@@ -9,15 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from driftline.core.records import (
-    Operation,
-    Outcome,
-    Removal,
-    StoredDocument,
-    StoredVersion,
-    VectorRecord,
-    WritePlan,
-)
+from driftline.core.records import Operation, Outcome, VectorRecord
+from driftline.core.store import Removal, StoredDocument, StoredVersion, WritePlan
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from driftline.core.collections import Collection
 from driftline.core.control import ControlView
 from driftline.core.errors import DriftlineError, Unavailable
 from driftline.core.ports import VectorStore
-from driftline.core.records import Clock, Generation, StoreTarget, now_us
+from driftline.core.records import Clock, Generation, now_us
+from driftline.core.store import StoreTarget
 from driftline.core.worker import Worker
 
 log = logging.getLogger(__name__)

@@ -24,15 +24,13 @@ from driftline.core.records import (
     Outcome,
     Outgoing,
     Receipt,
-    StoredDocument,
-    StoredVersion,
-    StoreTarget,
     VectorRecord,
     document_key,
     now_us,
     record_key,
 )
 from driftline.core.stage import Processed, Refused, Result
+from driftline.core.store import StoredDocument, StoredVersion, StoreTarget
 from driftline.core.topics import DOCUMENTS, RECEIPTS
 from driftline.core.troubles import Troubles
 from driftline.core.vectors import Sparse, shape_of

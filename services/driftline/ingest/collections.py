@@ -13,7 +13,8 @@ from driftline.core.control import ControlView, ControlWriter, collection_record
 from driftline.core.errors import Conflict, InvalidRequest, NotLoaded, PartlyUnavailable, Unavailable
 from driftline.core.indexes import Index
 from driftline.core.ports import Embedder, VectorStore
-from driftline.core.records import Clock, Space, StoreTarget, now_us
+from driftline.core.records import Clock, Space, now_us
+from driftline.core.store import StoreTarget
 from driftline.retrieval.embeddings import describe
 from driftline.retrieval.plan import check_profiles
 

@@ -15,7 +15,8 @@ from driftline.core.errors import InvalidRequest, PartlyUnavailable
 from driftline.core.health import Health
 from driftline.core.limits import MAX_VERSION
 from driftline.core.ports import VectorStore
-from driftline.core.records import ChangeEvent, Clock, Position, StoredVersion, document_key, now_us
+from driftline.core.records import ChangeEvent, Clock, Position, document_key, now_us
+from driftline.core.store import StoredVersion
 from driftline.core.values import check_id
 from driftline.ingest import validate
 from driftline.ingest.accept import Accepted, Acceptor

@@ -17,7 +17,8 @@ from driftline.core.errors import InvalidRequest, NotFound, Unavailable
 from driftline.core.filters import Filter
 from driftline.core.ports import Cache, Embedder, VectorStore
 from driftline.core.receipts import ReceiptTail
-from driftline.core.records import Position, Priority, StoredDocument, document_key
+from driftline.core.records import Position, Priority, document_key
+from driftline.core.store import StoredDocument
 from driftline.core.values import check_id, shown
 from driftline.query import request as requests
 from driftline.query.answer import Answer, AnswerHit, Page

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from driftline.core.collections import CollectionIndex
 from driftline.core.errors import Unavailable
 from driftline.core.ports import Publisher, VectorStore
-from driftline.core.records import Hit, Space
+from driftline.core.records import Space
+from driftline.core.store import Hit
 from driftline.core.worker import Worker
 from driftline.retrieval.backfill import backfill_record
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from driftline.core import codec
 from driftline.core.collections import Collection
-from driftline.core.records import ChangeEvent, Operation, Outgoing, StoredDocument, record_key
+from driftline.core.records import ChangeEvent, Operation, Outgoing, record_key
+from driftline.core.store import StoredDocument
 from driftline.core.topics import BACKFILL
 
 

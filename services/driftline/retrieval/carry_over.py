@@ -13,7 +13,7 @@ import numpy as np
 
 from driftline.core.errors import InvalidRecord
 from driftline.core.ports import VectorStore
-from driftline.core.records import Hit
+from driftline.core.store import Hit
 from driftline.core.vectors import Matrix, Sparse, as_dense
 from driftline.drift.base import unit
 from driftline.drift.selection import mixed

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from driftline.core.collections import CollectionIndex
 from driftline.core.control import ControlView
 from driftline.core.ports import VectorStore
-from driftline.core.records import Hit, Leg
+from driftline.core.records import Leg
+from driftline.core.store import Hit
 from driftline.drift.merge import merge
 from driftline.drift.stored import Compensation
 from driftline.retrieval.embeddings import CachedEncoder

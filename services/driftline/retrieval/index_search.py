@@ -14,7 +14,8 @@ from driftline.core.control import ControlView
 from driftline.core.errors import NotFound
 from driftline.core.limits import MAX_QUERY_CHARACTERS
 from driftline.core.ports import VectorStore
-from driftline.core.records import Hit, Leg, Space, StoredDocument
+from driftline.core.records import Leg, Space
+from driftline.core.store import Hit, StoredDocument
 from driftline.core.vectors import Sparse, as_dense
 from driftline.retrieval.carry_over import CarryOver
 from driftline.retrieval.engine import Engine, Found

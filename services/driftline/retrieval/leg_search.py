@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from driftline.core.filters import Filter
 from driftline.core.indexes import Chunking
 from driftline.core.ports import VectorStore
-from driftline.core.records import Hit, VectorQuery
+from driftline.core.store import Hit, VectorQuery
 from driftline.retrieval.legs import AskedLeg
 
 # Milvus answers at most 16,384 rows a search.

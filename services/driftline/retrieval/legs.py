@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from driftline.core.collections import CollectionIndex
 from driftline.core.control import ControlView
 from driftline.core.errors import InvalidRecord, InvalidRequest, Unavailable
-from driftline.core.records import Carry, Leg, Space, StoreTarget
+from driftline.core.records import Carry, Leg, Space
+from driftline.core.store import StoreTarget
 from driftline.core.vectors import Sparse, Vectors, as_dense
 from driftline.drift.selection import mixed
 from driftline.drift.stored import Compensation, CompensationError, read

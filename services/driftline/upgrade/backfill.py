@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from driftline.core.collections import Collection, fields_of
 from driftline.core.indexes import Index
 from driftline.core.ports import Publisher, VectorStore
-from driftline.core.records import StoredDocument, StoreTarget
+from driftline.core.store import StoredDocument, StoreTarget
 from driftline.retrieval.backfill import backfill_record
 from driftline.upgrade.state import Progress
 

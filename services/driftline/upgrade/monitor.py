@@ -10,7 +10,8 @@ from driftline.core import codec
 from driftline.core.errors import InvalidRecord
 from driftline.core.follow import read_to_end
 from driftline.core.ports import LogReader, VectorStore
-from driftline.core.records import Operation, StoredDocument, StoreTarget, document_key
+from driftline.core.records import Operation, document_key
+from driftline.core.store import StoredDocument, StoreTarget
 from driftline.core.topics import DOCUMENTS
 from driftline.core.vectors import as_dense
 from driftline.drift.base import unit

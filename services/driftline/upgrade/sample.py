@@ -16,7 +16,8 @@ import numpy as np
 
 from driftline.core.errors import InvalidRecord
 from driftline.core.ports import Embedder, VectorStore
-from driftline.core.records import Priority, Space, StoredDocument, StoreTarget, document_key
+from driftline.core.records import Priority, Space, document_key
+from driftline.core.store import StoredDocument, StoreTarget
 from driftline.core.vectors import Matrix, as_dense
 from driftline.drift.base import Pairs, unit
 from driftline.drift.calibration import fit, scored_pairs

@@ -14,7 +14,8 @@ from driftline.core.collections import Collection
 from driftline.core.control import ControlView, ControlWriter, statistics_record
 from driftline.core.errors import DriftlineError
 from driftline.core.ports import VectorStore
-from driftline.core.records import Generation, StoreTarget
+from driftline.core.records import Generation
+from driftline.core.store import StoreTarget
 from driftline.core.vectors import Sparse
 from driftline.retrieval.lexical import read_statistics
 from driftline.retrieval.term_statistics import Statistics

@@ -18,7 +18,8 @@ from driftline.core.control import ControlView
 from driftline.core.keys import query_embedding
 from driftline.core.limits import MAX_INDEXES
 from driftline.core.ports import Embedder, VectorStore
-from driftline.core.records import Carry, Clock, Leg, Priority, StoreTarget, now_us
+from driftline.core.records import Carry, Clock, Leg, Priority, now_us
+from driftline.core.store import StoreTarget
 from driftline.core.worker import Worker
 from driftline.drift.monitor import overlap
 from driftline.retrieval.embeddings import CachedEncoder, Kept, directly

@@ -12,15 +12,8 @@ from driftline.adapters.store_rows import check_plan, check_query, check_shape, 
 from driftline.core.errors import InvalidRecord, PartlyUnavailable, SpaceMismatch, Unavailable
 from driftline.core.filters import matches
 from driftline.core.ports import Guard
-from driftline.core.records import (
-    Hit,
-    StoredDocument,
-    StoredVersion,
-    StoreTarget,
-    VectorQuery,
-    WritePlan,
-    now_us,
-)
+from driftline.core.records import now_us
+from driftline.core.store import Hit, StoredDocument, StoredVersion, StoreTarget, VectorQuery, WritePlan
 from driftline.core.vectors import Matrix, Sparse
 
 

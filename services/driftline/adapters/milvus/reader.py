@@ -15,8 +15,8 @@ from driftline.adapters.milvus.rows import document_of, hit_of, merge_versions, 
 from driftline.adapters.milvus.sparse import candidates, of_texts, sketch
 from driftline.adapters.store_rows import MAX_LIMIT, check_query, check_shape, counts
 from driftline.core.errors import InvalidRequest
-from driftline.core.records import Hit, StoredDocument, StoredVersion, StoreTarget, VectorQuery
 from driftline.core.settings import MilvusSettings
+from driftline.core.store import Hit, StoredDocument, StoredVersion, StoreTarget, VectorQuery
 from driftline.core.vectors import Sparse, Vectors, as_dense
 
 # Milvus answers at most 16,384 rows a query; measured best between 1,000 and 4,000.

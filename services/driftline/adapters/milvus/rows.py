@@ -9,7 +9,8 @@ import numpy as np
 
 from driftline.adapters.milvus.filter import expression, literal
 from driftline.adapters.milvus.sparse import of_texts, sketch, to_text
-from driftline.core.records import Hit, Removal, StoredDocument, StoredVersion, StoreTarget, VectorQuery, now_us
+from driftline.core.records import now_us
+from driftline.core.store import Hit, Removal, StoredDocument, StoredVersion, StoreTarget, VectorQuery
 from driftline.core.vectors import Sparse, Vectors
 
 _T = TypeVar("_T")

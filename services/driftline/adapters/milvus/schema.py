@@ -10,8 +10,8 @@ from driftline.adapters import store_rows
 from driftline.adapters.milvus.client import DataType, LoadState, MilvusException
 from driftline.adapters.milvus.sparse import WIDTH
 from driftline.core.errors import SpaceMismatch
-from driftline.core.records import StoreTarget
 from driftline.core.settings import MilvusSettings
+from driftline.core.store import StoreTarget
 
 _METRICS = {"cosine": "COSINE", "ip": "IP", "l2": "L2"}
 

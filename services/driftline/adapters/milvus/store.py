@@ -17,8 +17,8 @@ from driftline.adapters.store_rows import check_plan
 from driftline.core import metrics
 from driftline.core.errors import InvalidRecord
 from driftline.core.ports import Guard
-from driftline.core.records import Removal, StoreTarget, WritePlan
 from driftline.core.settings import MilvusSettings
+from driftline.core.store import Removal, StoreTarget, WritePlan
 
 # Where all rows are. A delete that does not name it is for all partitions, and before 2.3.15 Milvus drops those when it
 # loads a compacted segment: rows that were gone came back (docs/decisions/0017-lost-deletes.md).

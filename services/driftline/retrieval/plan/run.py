@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from driftline.core.collections import Collection, CollectionDefinition
 from driftline.core.filters import Filter
 from driftline.core.indexes import DefinitionPart
-from driftline.core.records import Hit
+from driftline.core.store import Hit
 from driftline.retrieval.inputs import Input
 
 if TYPE_CHECKING:  # who checks a plan, as ingest does, needs nothing of what runs it

@@ -13,7 +13,7 @@ from driftline.core.collections import CollectionDefinition, named
 from driftline.core.errors import InvalidRequest, Unavailable
 from driftline.core.indexes import DefinitionPart
 from driftline.core.limits import MAX_INDEXES, MAX_QUERY_CHARACTERS
-from driftline.core.records import Hit
+from driftline.core.store import Hit
 from driftline.core.values import shown
 from driftline.retrieval import filters
 from driftline.retrieval.fusion import FusionSpec, Ranked, Ranking, Rrf
