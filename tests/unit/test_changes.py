@@ -54,8 +54,9 @@ def held(world: World, index: str) -> dict[str, int]:
 
 def test_an_index_is_added_and_searched_once_it_holds_everything(world: World) -> None:
     add_kinds(world)
-    while not (world.now.definition.named_indexes.keys() >= {"kinds"}):
+    for _ in range(5):
         world.controller.tick()
+    assert set(world.now.definition.named_indexes) == {"dense", "words", "kinds"}
     assert [index.name for index in world.now.finished] == ["dense", "words"]
     world.run_until("finished")
     assert [index.name for index in world.now.finished] == ["dense", "words", "kinds"]
@@ -124,6 +125,17 @@ def test_one_index_is_added_at_a_time(world: World) -> None:
         world.controller.start("things", "better", {})
     world.run_until("finished")
     world.controller.apply("things", to(world, indexes=more))
+
+
+def test_an_index_whose_encoder_is_unknown_changes_nothing(world: World) -> None:
+    before = world.now
+    indexes = before.definition.as_given()["indexes"] | {"more": {"encoder": "nope", "fields": ["title"]}}
+    with pytest.raises(InvalidRequest) as caught:
+        world.controller.apply("things", to(world, indexes=indexes, description="not this either"))
+    assert caught.value.field == "indexes.more.encoder"
+    assert world.now == before
+    with pytest.raises(NotFound):
+        world.controller.state("things")
 
 
 def test_an_index_is_removed_with_its_store(world: World) -> None:

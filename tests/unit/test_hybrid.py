@@ -362,7 +362,7 @@ def test_statistics_make_rare_words_count_more_and_are_taken_again_when_the_inde
     keeper.turn()
     words = p.view.collection("things").index("words").complete
     first = p.view.statistics(p.collection.uid, words.number)
-    assert Statistics.from_bytes(first).rows == 30
+    assert Statistics.from_bytes(first).documents == 30
     assert p.search(index="words", text="boots helicopter")[0] == "d7"
     p.write("d30", title="x", body="one more")
     p.drain()
@@ -372,7 +372,7 @@ def test_statistics_make_rare_words_count_more_and_are_taken_again_when_the_inde
         p.write(f"d{i}", title="x", body="some more")
     p.drain()
     keeper.turn()
-    assert Statistics.from_bytes(p.view.statistics(p.collection.uid, words.number)).rows == 40
+    assert Statistics.from_bytes(p.view.statistics(p.collection.uid, words.number)).documents == 40
     follower.close()
     p.close()
 

@@ -18,7 +18,7 @@ from driftline.core.errors import PartlyUnavailable
 from driftline.core.limits import MAX_STATISTICS_BYTES
 from driftline.core.vectors import Sparse
 from driftline.retrieval import term_statistics
-from driftline.retrieval.lexical import MAX_TERMS_PER_TEXT, Bm25, LexicalSpaces, read_statistics
+from driftline.retrieval.lexical import MAX_TERMS_PER_TEXT, Bm25, document_weights, read_statistics
 from driftline.retrieval.term_statistics import MAX_TERMS, Statistics
 from driftline.retrieval.terms import Terms, stop_words, term_of
 
@@ -138,7 +138,7 @@ def test_the_inner_product_is_bm25(texts: list[str], query: str, k1: float, b: f
     analyzer = Analyzer(k1=k1, b=b, average_length=average)
     bm25 = Bm25(analyzer)
     rows = bm25.document_weights(texts)
-    statistics = Statistics.of([rows], len(texts))
+    statistics = Statistics.of(rows, len(texts))
     found = rows.dot(bm25.query_weights(query, statistics))
     assert found == pytest.approx(reference(texts, query, analyzer), rel=1e-4, abs=1e-5)
 
@@ -173,11 +173,10 @@ def test_the_space_of_the_default_analyzer_never_changes() -> None:
 
 def test_an_analyzer_of_another_version_waits() -> None:
     space = Analyzer().space()
-    spaces = LexicalSpaces()
-    assert len(spaces.document_weights(space, ["shoes"]).terms) == 1
+    assert len(document_weights(space, ["shoes"]).terms) == 1
     for other in (space.analyzer.replace('"version":1', '"version":2'), "{}", "[", '{"version":1,"analyzer":{"x":1}}'):
         with pytest.raises(PartlyUnavailable, match="analyzer"):
-            spaces.document_weights(replace(space, analyzer=other), [])
+            document_weights(replace(space, analyzer=other), [])
 
 
 # Statistics
@@ -189,7 +188,7 @@ ROWS = st.lists(st.sets(st.integers(0, 50), max_size=10), min_size=1, max_size=3
 def test_statistics_count_rows_and_come_back_from_bytes(rows: list[set[int]], times: int) -> None:
     sample = [Sparse.of([dict.fromkeys(row, 1.0)]) for row in rows]
     found = Statistics.from_bytes(Statistics.of(sample, times * len(rows)).to_bytes())
-    assert found.rows == times * len(rows)
+    assert (found.documents, found.rows) == (times * len(rows), times * len(rows))
     counted = Counter(term for row in rows for term in row)
     assert dict(zip(found.terms.tolist(), found.counts.tolist(), strict=True)) == {
         term: count * times for term, count in counted.items()
@@ -201,6 +200,14 @@ def test_rare_terms_weigh_more_and_unknown_ones_as_the_rarest() -> None:
     often, once, never = Statistics.of(sample, 3).idf(np.array([1, 2, 9], dtype=np.uint32))
     assert often < once == never
     assert often == pytest.approx(math.log(1 + 0.5 / 3.5), rel=1e-5)
+
+
+def test_a_document_has_as_many_rows_as_chunks() -> None:
+    """Two documents of three chunks each, of ten: 30 rows, and a term that is in two of six is in ten of them."""
+    sample = [Sparse.of([{1: 1.0}, {2: 1.0}, {3: 1.0}]), Sparse.of([{1: 1.0}, {3: 1.0}, {3: 1.0}])]
+    found = Statistics.of(sample, 10)
+    assert (found.documents, found.rows) == (10, 30)
+    assert dict(zip(found.terms.tolist(), found.counts.tolist(), strict=True)) == {1: 10.0, 2: 5.0, 3: 15.0}
 
 
 def test_nothing_is_known_of_an_empty_index() -> None:
@@ -217,7 +224,9 @@ def test_only_the_most_frequent_terms_are_kept(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_largest_statistics_fit_a_record() -> None:
-    largest = Statistics(10**9, 1.0, np.arange(MAX_TERMS, dtype=np.uint32), np.ones(MAX_TERMS, np.float32)).to_bytes()
+    largest = Statistics(
+        10**9, 10**9, 1.0, np.arange(MAX_TERMS, dtype=np.uint32), np.ones(MAX_TERMS, np.float32)
+    ).to_bytes()
     assert len(largest) <= MAX_STATISTICS_BYTES
     assert Statistics.from_bytes(largest).rows == 10**9
 
@@ -226,10 +235,10 @@ def test_the_largest_statistics_fit_a_record() -> None:
     "content",
     [
         b"x",
-        b"x" * 20,
-        b"DTS1" + bytes(12) + b"\x01\x00\x00\x00",
-        b"DTS1" + bytes(12) + b"\xff" * 4,
-        b"DTS1" + bytes(16),
+        b"x" * 28,
+        b"DTS2" + bytes(20) + b"\x01\x00\x00\x00",
+        b"DTS2" + bytes(20) + b"\xff" * 4,
+        b"DTS2" + bytes(16),
     ],
 )
 def test_other_bytes_are_no_statistics(content: bytes) -> None:
@@ -240,5 +249,5 @@ def test_other_bytes_are_no_statistics(content: bytes) -> None:
 
 @given(st.binary(max_size=120))
 def test_any_bytes_are_statistics_or_refused(content: bytes) -> None:
-    statistics = read_statistics(b"DTS1" + content)
+    statistics = read_statistics(b"DTS2" + content)
     assert np.isfinite(statistics.idf(np.array([1, 2**32 - 1], dtype=np.uint32))).all()

@@ -49,7 +49,10 @@ def _check_document(target: StoreTarget, document: StoredDocument) -> None:
     expected = (len(document.chunks), target.kind, target.dimension)
     if (shape := (len(document.vectors), *shape_of(document.vectors))) != expected:
         raise _refused(f"{name}: its vectors: expected count, kind and dimension {expected}, found {shape}")
-    if isinstance(document.vectors, Sparse) and (most := int(np.diff(document.vectors.starts).max())) > SPARSE_TERMS:
+    if (
+        isinstance(document.vectors, Sparse)
+        and (most := int(np.diff(document.vectors.starts).max(initial=0))) > SPARSE_TERMS
+    ):
         raise _refused(f"{name}: its vectors: expected at most {SPARSE_TERMS} terms in a row, found {most}")
     if not are_finite(document.vectors):
         raise _refused(f"{name}: its vectors: expected finite numbers, found NaN or infinity")

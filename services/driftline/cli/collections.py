@@ -1,4 +1,4 @@
-"""collections create, show, list, delete."""
+"""collections create, apply, show, list, delete."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from driftline.core import yamls
 from driftline.core.collections import parse_definition
 from driftline.core.errors import ConfigError
 
-app = typer.Typer(help="Create, show, list and delete collections.", no_args_is_help=True)
+app = typer.Typer(help="Create, change, show, list and delete collections.", no_args_is_help=True)
 _Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 

@@ -40,7 +40,7 @@ COMMANDS = {
     "doctor": _Command(
         "local", "doctor", "Check everything Driftline depends on, and say what to do about what is wrong."
     ),
-    "collections": _Command("collections", "app", "Create, show, list and delete collections."),
+    "collections": _Command("collections", "app", "Create, change, show, list and delete collections."),
     "models": _Command("models", "app", "Add, list and check encoders; bring them to a cluster."),
     "topics": _Command("topics", "app", "Make and verify the topics."),
     "upgrade": _Command("upgrade", "app", "Change a collection's embedding model while it runs, and go back."),

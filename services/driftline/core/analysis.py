@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from driftline.core.records import Space
+from driftline.core.schema import DefinitionPart
 
 Language = Literal[
     "none", "arabic", "armenian", "basque", "catalan", "czech", "danish", "dutch", "english", "esperanto", "estonian",
@@ -21,7 +22,7 @@ LANGUAGES: tuple[str, ...] = get_args(Language)
 VERSION = 1
 
 
-class Analyzer(BaseModel):
+class Analyzer(DefinitionPart):
     """Words in lower case, stems of a language, without its stop words and without accents; n-grams of what is written
     without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) and of Korean, whose spaces stand between phrases.
     `english` is short for `{language: english}`.
@@ -30,8 +31,6 @@ class Analyzer(BaseModel):
     The length that texts are compared with is a setting, and not taken from the collection: so a document's weights
     never depend on when it was written.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     language: Language = Field("english", description="whose stems and stop words; none: words as they are")
     stemming: bool = True

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from driftline.core import jsons
 from driftline.core.errors import InvalidRecord, InvalidRequest, NotFound
-from driftline.core.indexes import DEFAULT_INDEX, DefinitionPart, Index
+from driftline.core.indexes import DEFAULT_INDEX, Index
 from driftline.core.limits import (
     MAX_DESCRIPTION,
     MAX_FIELDS,
@@ -24,7 +24,7 @@ from driftline.core.limits import (
     MAX_VERSION,
 )
 from driftline.core.records import Generation, Leg, Space
-from driftline.core.schema import validated
+from driftline.core.schema import DefinitionPart, validated
 from driftline.core.store import StoreTarget
 from driftline.core.values import FieldType, check_tenant_name, check_value, is_integer, shown
 
@@ -66,7 +66,7 @@ class CollectionDefinition(DefinitionPart):
     )
     # Read by `retrieval.plan`, where the steps are.
     profiles: dict[str, Any] = Field(
-        default_factory=dict, max_length=MAX_PROFILES, description="plans of searches, by name (docs/search.md)"
+        default_factory=dict, max_length=MAX_PROFILES, description="plans of searches, by name (docs/indexes.md)"
     )
     metric: Literal["cosine", "ip", "l2"] = "cosine"
     tenancy: bool = False

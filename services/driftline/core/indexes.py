@@ -6,19 +6,16 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from driftline.core.analysis import Analyzer
 from driftline.core.limits import MAX_CHUNKS, MAX_FIELDS
+from driftline.core.schema import DefinitionPart
 
 # Of the only index of a collection that was defined by `embedding`.
 DEFAULT_INDEX = "default"
 # Of an entry of Triton's model repository: a folder.
 _ENCODER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-
-
-class DefinitionPart(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Chunking(DefinitionPart):

@@ -30,8 +30,10 @@ MAX_DESCRIPTION = 4_000
 MAX_NAME = 63
 MAX_INDEXES = 16
 MAX_PROFILES = 64
-# Documents that each index ranks at least where rankings are fused, by default: hits that only one of two indexes finds
-# are in the first ten of a fused ranking when they are in its first hundred.
+MAX_STEPS = 16
+MAX_DEPTH = 10_000
+MAX_PASSAGES = 100
+# Documents that each index ranks at least where rankings are fused, by default: docs/benchmarks-retrieval.md is of it.
 FUSION_WINDOW = 100
 # Milvus' own limit for a vector.
 MAX_DIMENSION = 32_768
@@ -85,5 +87,7 @@ LIMITS = (
     Limit("values of one `in`", f"{MAX_LIST_VALUES:,}"),
     Limit("a search's text", f"{MAX_QUERY_CHARACTERS:,} characters"),
     Limit("a search's vector", f"as many numbers as the space has, from -{MAX_VECTOR_VALUE:g} to {MAX_VECTOR_VALUE:g}"),
+    Limit("a plan", f"{MAX_STEPS} steps; each index once, and {MAX_DEPTH:,} documents of it"),
+    Limit("a search's passages", f"{MAX_PASSAGES} of a document"),
     Limit("a search's output_fields", f"{MAX_FIELDS}"),
 )

@@ -205,7 +205,9 @@ class VectorStore(Protocol):
         ...
 
     def search(self, target: StoreTarget, query: VectorQuery) -> list[list[Hit]]:
-        """Nearest chunks of each query vector, best first; fewer than the limit only when there are no more.
+        """Nearest chunks of each query vector, best first; fewer than the limit only when there are no more. Of sparse
+        vectors only those that share a term with the query; a server that has none may miss some of them
+        (docs/decisions/0019-sparse-vectors.md).
 
         A row counts if the row of chunk 0 has its version and more chunks than its number, and there is no tombstone
         of that version or a higher one: what a lost delete left behind is never shown.

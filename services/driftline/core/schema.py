@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from driftline.core.errors import InvalidRequest
 from driftline.core.values import shown
@@ -12,6 +12,12 @@ from driftline.core.values import shown
 _M = TypeVar("_M", bound=BaseModel)
 # Of a place in a message: the parts of a path are the caller's own keys, of any length.
 _PLACE = 200
+
+
+class DefinitionPart(BaseModel):
+    """A part of what users define: not changed once it is read, and without anything that is not known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def validated(kind: type[_M], raw: Any, code: str, where: str = "") -> _M:

@@ -115,6 +115,21 @@ def are_finite(vectors: Vectors) -> bool:
     return vectors.is_well_formed() if isinstance(vectors, Sparse) else bool(np.isfinite(vectors).all())
 
 
+def score(metric: str, query: Matrix | Sparse, vector: Matrix | Sparse) -> float:
+    """How near one vector, float32 (dimension,) or a single row, is to a query: higher is nearer, whatever the metric.
+    Sparse ones are compared by inner product."""
+    if isinstance(query, Sparse) or isinstance(vector, Sparse):
+        assert isinstance(query, Sparse)
+        assert isinstance(vector, Sparse)
+        return float(vector.dot(query)[0])
+    if metric == "l2":
+        return -float(np.sum((query - vector) ** 2))
+    product = float(query @ vector)
+    if metric == "ip":
+        return product
+    return product / max(float(np.linalg.norm(query) * np.linalg.norm(vector)), 1e-12)
+
+
 def as_dense(vectors: Vectors) -> Matrix:
     """For what is only done with dense ones, such as a model change by a map. Raises TypeError."""
     if isinstance(vectors, Sparse):

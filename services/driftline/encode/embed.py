@@ -15,7 +15,7 @@ from driftline.core.vectors import Matrix, Sparse
 from driftline.encode.pace import Pace
 from driftline.encode.settings import EncodeSection
 from driftline.retrieval.embeddings import CachedEncoder
-from driftline.retrieval.lexical import LexicalSpaces
+from driftline.retrieval.lexical import document_weights
 
 
 @dataclass(slots=True)
@@ -47,7 +47,6 @@ class JobEmbedder:
             partial(cache.set_many, ttl_seconds=settings.cache_ttl_seconds),
             settings.request_texts,
         )
-        self._lexical = LexicalSpaces()
         # Of the last requests; 0 before the first.
         self.texts_per_second = 0.0
 
@@ -66,7 +65,7 @@ class JobEmbedder:
     def _embed_space(self, space: Space, jobs: Sequence[Job]) -> None:
         if space.analyzer:
             for job in jobs:
-                job.vectors[:] = self._lexical.document_weights(space, job.chunks)
+                job.vectors[:] = document_weights(space, job.chunks)
             return
         slots = [(job, i) for job in jobs for i in range(len(job.chunks))]
         texts = [space.document_prefix + job.chunks[i] for job, i in slots]

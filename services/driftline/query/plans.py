@@ -15,16 +15,17 @@ from driftline.core.errors import InvalidRequest
 from driftline.core.values import shown
 from driftline.query.request import SearchBody
 from driftline.query.settings import QuerySection
-from driftline.retrieval.plan import Plan, default_plan, only, parse_plan, profile
+from driftline.retrieval.plan import Plan, default_plan, indexes_of, only, parse_plan, profile
 
 _KEPT = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A plan, and what tells it apart in the keys of the cache."""
+    """A plan, the indexes that it searches, and what tells it apart in the keys of the cache."""
 
     plan: Plan
+    indexes: frozenset[str]
     digest: str
 
 
@@ -78,4 +79,4 @@ def _profile(definition: CollectionDefinition, name: str) -> Plan:
 
 def _chosen(plan: Plan) -> Chosen:
     content = orjson.dumps([[type(step).__name__, step.model_dump(mode="json")] for step in plan])
-    return Chosen(plan, hashlib.blake2b(content, digest_size=8).hexdigest())
+    return Chosen(plan, frozenset(indexes_of(plan)), hashlib.blake2b(content, digest_size=8).hexdigest())

@@ -12,15 +12,20 @@ import orjson
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from driftline.core.errors import InvalidRequest
-from driftline.core.limits import MAX_DIMENSION, MAX_FIELDS, MAX_QUERY_CHARACTERS, MAX_VECTOR_VALUE
+from driftline.core.limits import (
+    MAX_DIMENSION,
+    MAX_FIELDS,
+    MAX_PASSAGES,
+    MAX_QUERY_CHARACTERS,
+    MAX_STEPS,
+    MAX_VECTOR_VALUE,
+)
 from driftline.core.schema import validated
-from driftline.retrieval.plan import MAX_STEPS
 
 # A digest of 24 hexadecimal digits, an offset and a window, as base64.
 _CURSOR = re.compile(r"([0-9a-f]{24}):([0-9]{1,9}):([0-9]{1,9})")
 _LONGEST_CURSOR = 72
 _LONGEST_TOKEN = 64
-MAX_PASSAGES = 100
 # Ids, tenants and fingerprints are checked where they are used; this only bounds what is kept of a request.
 _LONGEST_NAME = 1_024
 
@@ -61,7 +66,7 @@ class SearchBody(BaseModel):
     index: str | None = Field(None, max_length=_LONGEST_NAME, description="the only index to search")
     profile: str | None = Field(None, max_length=_LONGEST_NAME, description="a plan of the collection's definition")
     plan: list[Any] | None = Field(
-        None, max_length=MAX_STEPS, description="how to find and rank, as a list of steps (docs/search.md)"
+        None, max_length=MAX_STEPS, description="how to find and rank, as a list of steps (docs/indexes.md)"
     )
     limit: int = Field(10, ge=1, description="hits to return")
     offset: int = Field(0, ge=0, description="hits to leave out before the first")

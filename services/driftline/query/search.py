@@ -37,7 +37,7 @@ from driftline.retrieval.index_search import IndexSearcher
 from driftline.retrieval.inputs import Input, StoredInput, Text, Vector
 from driftline.retrieval.plan import run as plans
 
-# Of searches side by side, by several plans.
+# Searches of one index each that run at once, for all plans that ask several.
 _PLAN_THREADS = 32
 
 
@@ -211,11 +211,12 @@ class Searcher:
         return ";".join([*legs, checked.chosen.digest, str(checked.window)])
 
     def _query_keys(self, checked: Checked) -> dict[str, str]:
-        """Where the embeddings of a query text are cached, by space: of every space that has a live generation."""
+        """Where the embeddings of a query text are cached, by space: of every live generation of the plan's indexes."""
         text = checked.body.text
         if text is None:
             return {}
-        spaces = [self._view.space(generation.space) for generation in checked.collection.generations]
+        generations = (g for g in checked.collection.generations if g.vector_name in checked.chosen.indexes)
+        spaces = [self._view.space(generation.space) for generation in generations]
         return {
             s.fingerprint: keys.query_embedding(s.fingerprint, s.query_prefix + text) for s in spaces if not s.analyzer
         }

@@ -14,7 +14,7 @@ import numpy as np
 from driftline.core.errors import InvalidRecord
 from driftline.core.ports import VectorStore
 from driftline.core.store import Hit
-from driftline.core.vectors import Matrix, Sparse, as_dense
+from driftline.core.vectors import Sparse, as_dense, score
 from driftline.drift.base import unit
 from driftline.drift.selection import mixed
 from driftline.retrieval.embeddings import CachedEncoder
@@ -65,7 +65,7 @@ class CarryOver:
         texts = [newest.space.document_prefix + hit.text for hit in hits]
         answers = self._documents.encode(newest.space, texts)
         return {
-            hit.key: replace(hit, score=_score(newest.target.metric, newest.vector[0], vector))
+            hit.key: replace(hit, score=score(newest.target.metric, newest.vector[0], vector))
             for hit, vector in zip(hits, answers, strict=True)
             if not isinstance(vector, InvalidRecord)
         }
@@ -110,17 +110,3 @@ def _ordered(hits: Mapping[str, Hit], embedded: Set[str]) -> list[Hit]:
         return (-hit.score if known else -min(hit.score, last), not known, -hit.score, hit.key)
 
     return [replace(hit, score=-rank(hit)[0]) for hit in sorted(hits.values(), key=rank)]
-
-
-def _score(metric: str, query: Matrix | Sparse, document: Matrix | Sparse) -> float:
-    """As the store scores: higher is nearer."""
-    if isinstance(query, Sparse) or isinstance(document, Sparse):
-        assert isinstance(query, Sparse)
-        assert isinstance(document, Sparse)
-        return float(document.dot(query)[0])
-    if metric == "l2":
-        return -float(np.sum((query - document) ** 2))
-    product = float(query @ document)
-    if metric == "ip":
-        return product
-    return product / max(float(np.linalg.norm(query) * np.linalg.norm(document)), 1e-12)

@@ -28,7 +28,7 @@ from driftline.retrieval.lexical import read_statistics
 @dataclass(frozen=True, slots=True)
 class IndexFound:
     """The best chunk of each document, best first, with scores of the newest model. `passages` are chunks by document,
-    best first. `statistics` counts the rows that a lexical index's statistics are of."""
+    best first. `statistics` counts the documents that a lexical index's statistics are of."""
 
     index: CollectionIndex
     space: Space
@@ -99,7 +99,7 @@ class IndexSearcher:
             found = replace(found, seconds={**found.seconds, "rerank": time.perf_counter() - begun})
         space, statistics = self._view.space(index.newest.space), 0
         if space.analyzer:
-            statistics = read_statistics(self._view.statistics(index.collection.uid, index.newest.number)).rows
+            statistics = read_statistics(self._view.statistics(index.collection.uid, index.newest.number)).documents
         return IndexFound(index, space, _score_kind(index, space), found, found.passages, statistics)
 
     def _query(self, index: CollectionIndex, asked: Input) -> tuple[Query, Sequence[Leg], str]:

@@ -18,7 +18,7 @@ from driftline.drift.selection import mixed
 from driftline.drift.stored import Compensation, CompensationError, read
 from driftline.retrieval.embeddings import CachedEncoder
 from driftline.retrieval.inputs import Text, Vector
-from driftline.retrieval.lexical import LexicalSpaces
+from driftline.retrieval.lexical import query_weights
 
 _KEPT_COMPENSATIONS = 32
 
@@ -49,7 +49,6 @@ class Legs:
         self._queries = queries
         self._pool = pool
         self._lock = threading.Lock()
-        self._lexical = LexicalSpaces()
         self._read: OrderedDict[str, Compensation] = OrderedDict()
 
     def compensation(self, identity: str, old_space: str, new_space: str | None) -> Compensation:
@@ -81,7 +80,7 @@ class Legs:
             vectors: Mapping[str, Vectors] = {query.space: query.values}
         elif (lexical := ready[0][2]).analyzer:
             statistics = self._view.statistics(index.collection.uid, ready[0][0].generation)
-            vectors = {lexical.fingerprint: self._lexical.query_weights(lexical, query.text, statistics)}
+            vectors = {lexical.fingerprint: query_weights(lexical, query.text, statistics)}
         else:
             vectors = self._encoded(self._spaces_of(ready), query)
         return [

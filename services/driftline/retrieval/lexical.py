@@ -63,15 +63,14 @@ def _row(terms: np.ndarray, weights: np.ndarray) -> Sparse:
     return Sparse(np.array([0, len(terms)], dtype=np.int64), terms[order], weights[order].astype(np.float32))
 
 
-class LexicalSpaces:
-    """The vectors of texts in lexical spaces. Thread-safe."""
+def document_weights(space: Space, texts: Sequence[str]) -> Sparse:
+    """The vectors of texts of documents in a lexical space. Raises PartlyUnavailable."""
+    return _bm25(space.analyzer).document_weights(texts)
 
-    def document_weights(self, space: Space, texts: Sequence[str]) -> Sparse:
-        return _bm25(space.analyzer).document_weights(texts)
 
-    def query_weights(self, space: Space, text: str, statistics: bytes) -> Sparse:
-        """`statistics` as the control topic has them."""
-        return _bm25(space.analyzer).query_weights(text, read_statistics(statistics))
+def query_weights(space: Space, text: str, statistics: bytes) -> Sparse:
+    """The vector of a query's text; `statistics` as the control topic has them. Raises PartlyUnavailable."""
+    return _bm25(space.analyzer).query_weights(text, read_statistics(statistics))
 
 
 @lru_cache(maxsize=256)

@@ -13,19 +13,20 @@ from driftline.core.vectors import Sparse
 
 # A record of the control topic must fit the 1 MB that a broker takes by default: these take 8 bytes each.
 MAX_TERMS = 65_536
-# Magic, rows, what an unlisted term counts as, number of terms.
-_HEADER = struct.Struct("<4sQfI")
-_MAGIC = b"DTS1"
+# Magic, documents, rows, what an unlisted term counts as, number of terms.
+_HEADER = struct.Struct("<4sQQfI")
+_MAGIC = b"DTS2"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Statistics:
-    """How many rows (texts) an index has, and in how many of them each of its most frequent terms is.
+    """How many documents and rows (their chunks) an index has, and in how many rows each of its most frequent terms is.
 
     `terms` is uint32, ascending; `counts` is float32, and not whole where a sample was scaled up. A term that is not
     listed counts as one that is in `unlisted` rows.
     """
 
+    documents: int
     rows: int
     unlisted: float
     terms: npt.NDArray[np.uint32]
@@ -33,29 +34,30 @@ class Statistics:
 
     @classmethod
     def none(cls) -> Statistics:
-        return cls(0, 1.0, np.empty(0, np.uint32), np.empty(0, np.float32))
+        return cls(0, 0, 1.0, np.empty(0, np.uint32), np.empty(0, np.float32))
 
     @classmethod
-    def of(cls, sample: Iterable[Sparse], total: int) -> Statistics:
-        """From a sample of an index's rows, scaled up to all `total` of them.
+    def of(cls, sample: Iterable[Sparse], documents: int) -> Statistics:
+        """From the rows of a sample of documents, scaled up to all of them.
 
         A term that is not listed counts as the rarest that is. Where terms had to be left out, it counts as those on
         average, each as often as it is there: a query names a common one more often.
         """
         parts = list(sample)
-        seen = sum(len(part) for part in parts)
-        if not seen:
+        if not parts:
             return cls.none()
+        documents = max(documents, len(parts))
+        scale = documents / len(parts)
         # A term is in a row once.
         terms, times = np.unique(np.concatenate([part.terms for part in parts]), return_counts=True)
-        rows = max(total, seen)
-        counts = (times * (rows / seen)).astype(np.float32)
+        rows = round(scale * sum(len(part) for part in parts))
+        counts = (times * scale).astype(np.float32)
         often_first = np.argsort(-times, kind="stable")
         kept, left_out = np.sort(often_first[:MAX_TERMS]), counts[often_first[MAX_TERMS:]]
         unlisted = float(counts.min(initial=rows))
         if len(left_out):
             unlisted = float(left_out @ left_out / left_out.sum())
-        return cls(rows, unlisted, terms[kept].astype(np.uint32), counts[kept])
+        return cls(documents, rows, unlisted, terms[kept].astype(np.uint32), counts[kept])
 
     def idf(self, terms: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
         """The weight of each term for being rare: ln(1 + (N - n + 1/2) / (n + 1/2)) of N rows with n that have it, as
@@ -70,7 +72,7 @@ class Statistics:
         return weights
 
     def to_bytes(self) -> bytes:
-        header = _HEADER.pack(_MAGIC, self.rows, self.unlisted, len(self.terms))
+        header = _HEADER.pack(_MAGIC, self.documents, self.rows, self.unlisted, len(self.terms))
         return header + self.terms.astype("<u4").tobytes() + self.counts.astype("<f4").tobytes()
 
     @classmethod
@@ -80,7 +82,7 @@ class Statistics:
             return cls.none()
         if len(content) < _HEADER.size:
             raise ValueError(f"expected statistics of at least {_HEADER.size} bytes, found {len(content)}")
-        magic, rows, unlisted, count = _HEADER.unpack_from(content)
+        magic, documents, rows, unlisted, count = _HEADER.unpack_from(content)
         if magic != _MAGIC or count > MAX_TERMS or len(content) != _HEADER.size + 8 * count:
             raise ValueError(f"expected statistics of {count} terms, found {len(content)} bytes that begin {magic!r}")
         terms = np.frombuffer(content, "<u4", count, _HEADER.size)
@@ -89,4 +91,4 @@ class Statistics:
             raise ValueError("expected statistics of ascending terms, each once")
         if not (np.append(counts, unlisted) > 0).all() or not np.isfinite(np.append(counts, unlisted)).all():
             raise ValueError("expected statistics with counts above 0")
-        return cls(rows, unlisted, terms, counts)
+        return cls(documents, rows, unlisted, terms, counts)

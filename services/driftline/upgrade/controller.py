@@ -26,7 +26,7 @@ from driftline.core.control import (
 from driftline.core.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from driftline.core.indexes import Index
 from driftline.core.ports import Embedder, Publisher, VectorStore
-from driftline.core.records import Clock, now_us
+from driftline.core.records import Clock, Space, now_us
 from driftline.upgrade.admission import admitted, described
 from driftline.upgrade.changes import Changes, changes
 from driftline.upgrade.models import Models
@@ -120,24 +120,15 @@ class Controller:
             self._must_be_idle(collection)
             index = collection.index(options["index"]) if options.get("index") else collection.primary
             space = admitted(self._embedder, index, encoder)
-            number = collection.unused_number
-            state = UpgradeState(
-                id=secrets.token_hex(8),
-                collection=collection.name,
-                collection_uid=collection.uid,
-                phase="registered",
+            state = self._registered(
+                collection,
+                index.name,
+                space,
                 encoder=encoder,
-                index=index.name,
                 old=index.complete.number,
-                new=number,
-                new_space=space.fingerprint,
-                store=store_name(self._prefix, collection.name, collection.uid, number),
-                margin=options.get("margin", self._settings.margin),
-                pairs=options.get("pairs", self._settings.pairs),
-                per_second=options.get("per_second", self._settings.per_second),
                 shadow=judged,
                 judged=bool(judged),
-                entered_us={"registered": self._clock()},
+                **{name: options[name] for name in ("margin", "pairs", "per_second") if name in options},
             )
             if len(state.model_dump_json()) > _STATE_BYTES:
                 raise InvalidRequest(
@@ -150,6 +141,23 @@ class Controller:
             self._bring_in_line(state)
             return state
 
+    def _registered(self, collection: Collection, index: str, space: Space, **given: Any) -> UpgradeState:
+        """The first state of an upgrade of an index to a space; what is not given comes from the settings."""
+        number = collection.unused_number
+        settings = {name: getattr(self._settings, name) for name in ("margin", "pairs", "per_second")}
+        return UpgradeState(
+            id=secrets.token_hex(8),
+            collection=collection.name,
+            collection_uid=collection.uid,
+            phase="registered",
+            index=index,
+            new=number,
+            new_space=space.fingerprint,
+            store=store_name(self._prefix, collection.name, collection.uid, number),
+            entered_us={"registered": self._clock()},
+            **settings | given,
+        )
+
     def apply(self, name: str, definition: CollectionDefinition) -> Changes:
         """Change the definition of a live collection, or raise with the reason: NotFound, InvalidRequest, Conflict,
         Unavailable. An index that is added is filled by the loop."""
@@ -161,33 +169,21 @@ class Controller:
             found = changes(collection, definition)
             if not found.told:
                 return found
-            self._writer.write([collection_record(found.at_once)])
-            if found.added is not None:
-                self._add(self._view.collection(name), *found.added)
+            if found.added is None:
+                self._writer.write([collection_record(found.at_once)])
+                return found
+            # All that can be refused before anything is written.
+            name, index = found.added
+            space = self._space(found.at_once, name, index)
+            state = self._registered(found.at_once, name, space, encoder=index.encoder, old=0, added=index)
+            self._writer.write([collection_record(found.at_once), space_record(space), upgrade_record(state.record())])
+            self._bring_in_line(state)
             return found
 
-    def _add(self, collection: Collection, name: str, index: Index) -> None:
-        space = index.analyzer.space() if index.analyzer else described(self._embedder, collection, index.encoder)
-        number = collection.unused_number
-        state = UpgradeState(
-            id=secrets.token_hex(8),
-            collection=collection.name,
-            collection_uid=collection.uid,
-            phase="registered",
-            index=name,
-            added=index,
-            encoder=index.encoder,
-            old=0,
-            new=number,
-            new_space=space.fingerprint,
-            store=store_name(self._prefix, collection.name, collection.uid, number),
-            margin=self._settings.margin,
-            pairs=self._settings.pairs,
-            per_second=self._settings.per_second,
-            entered_us={"registered": self._clock()},
-        )
-        self._writer.write([space_record(space), upgrade_record(state.record())])
-        self._bring_in_line(state)
+    def _space(self, collection: Collection, name: str, index: Index) -> Space:
+        if index.analyzer is not None:
+            return index.analyzer.space()
+        return described(self._embedder, collection, index.encoder, f"indexes.{name}.encoder")
 
     def _must_be_idle(self, collection: Collection) -> None:
         running = next((s for s in self.states() if s.collection_uid == collection.uid and not s.ended), None)

@@ -26,7 +26,8 @@ def judged_plan(index: CollectionIndex) -> Plan:
 
 
 class Judge:
-    """Runs shadow queries over any route of an index, with the same search as the query service."""
+    """Runs shadow queries over any route of an index, with the same search as the query service and its default
+    window."""
 
     def __init__(self, planner: Planner) -> None:
         self._planner = planner

@@ -79,7 +79,7 @@ class StatisticsKeeper:
     def _look(self, collection: Collection, generation: Generation) -> None:
         target = collection.target(generation, self._view.space(generation.space))
         count = self._store.count(target)
-        known = read_statistics(self._view.statistics(collection.uid, generation.number)).rows
+        known = read_statistics(self._view.statistics(collection.uid, generation.number)).documents
         if not count or abs(count - known) <= known * _GROWTH:
             return
         statistics = Statistics.of(self._rows(target), count)

@@ -6,15 +6,13 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
-
 from driftline.adapters.store_rows import check_plan, check_query, check_shape, counts
 from driftline.core.errors import InvalidRecord, PartlyUnavailable, SpaceMismatch, Unavailable
 from driftline.core.filters import matches
 from driftline.core.ports import Guard
 from driftline.core.records import now_us
 from driftline.core.store import Hit, StoredDocument, StoredVersion, StoreTarget, VectorQuery, WritePlan
-from driftline.core.vectors import Matrix, Sparse
+from driftline.core.vectors import Matrix, Sparse, score
 
 
 class MemoryStore:
@@ -161,12 +159,12 @@ class MemoryStore:
     ) -> list[Hit]:
         scored = []
         for document, i in rows:
-            score = _score(target.metric, vector, document.vectors[i])
+            found = score(target.metric, vector, document.vectors[i])
             # What shares no term with a sparse query is not found by it.
-            if score > 0 or not isinstance(vector, Sparse):
-                scored.append((score, document, i))
+            if found > 0 or not isinstance(vector, Sparse):
+                scored.append((found, document, i))
         scored.sort(key=lambda s: (-s[0], s[1].key, s[2]))
-        return [Hit(d.key, d.id, d.version, i, score, d.chunks[i], d.fields_json) for score, d, i in scored[:limit]]
+        return [Hit(d.key, d.id, d.version, i, found, d.chunks[i], d.fields_json) for found, d, i in scored[:limit]]
 
     def fetch(self, target: StoreTarget, keys: Sequence[str], with_vectors: bool) -> list[StoredDocument]:
         del with_vectors
@@ -199,14 +197,3 @@ class MemoryStore:
 
     def ping(self) -> None:
         self._check()
-
-
-def _score(metric: str, vector: Matrix | Sparse, other: Matrix | Sparse) -> float:
-    if isinstance(vector, Sparse) or isinstance(other, Sparse):
-        assert isinstance(vector, Sparse)
-        assert isinstance(other, Sparse)
-        return float(other.dot(vector)[0])
-    if metric == "l2":
-        return -float(np.sum((vector - other) ** 2))
-    product = float(vector @ other)
-    return product if metric == "ip" else product / (float(np.linalg.norm(vector) * np.linalg.norm(other)) or 1.0)

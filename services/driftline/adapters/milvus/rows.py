@@ -25,10 +25,11 @@ def parts(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
 
 
 def rows_of(document: StoredDocument) -> Iterator[dict[str, Any]]:
-    sparse = isinstance(document.vectors, Sparse)
-    dense = sketch(document.vectors) if isinstance(document.vectors, Sparse) else document.vectors
-    for ordinal, (text, vector) in enumerate(zip(document.chunks, dense, strict=True)):
-        yield {
+    vectors, weights = document.vectors, None
+    if isinstance(vectors, Sparse):
+        vectors, weights = sketch(vectors), [to_text(row) for row in vectors]
+    for ordinal, (text, vector) in enumerate(zip(document.chunks, vectors, strict=True)):
+        row = {
             "pk": f"{document.key}:{ordinal}",
             "key": document.key,
             "tenant": document.tenant,
@@ -40,8 +41,10 @@ def rows_of(document: StoredDocument) -> Iterator[dict[str, Any]]:
             "fields": document.fields_json.decode() if ordinal == 0 else "",
             "attributes": dict(document.attributes),
             "vector": vector,
-            **({"weights": to_text(document.vectors[ordinal])} if sparse else {}),
         }
+        if weights is not None:
+            row["weights"] = weights[ordinal]
+        yield row
 
 
 def writes_of(documents: Sequence[StoredDocument]) -> Iterator[list[dict[str, Any]]]:

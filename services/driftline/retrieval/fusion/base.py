@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pydantic import model_serializer
 
-from driftline.core.indexes import DefinitionPart
+from driftline.core.schema import DefinitionPart
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from driftline.core.errors import InvalidRequest
-from driftline.core.indexes import DefinitionPart
+from driftline.core.schema import DefinitionPart
 from driftline.retrieval.fusion.base import Fused, Fusion, Ranking, shares
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from driftline.core.collections import Collection, CollectionDefinition, named
 from driftline.core.errors import InvalidRequest
+from driftline.core.limits import MAX_STEPS
 from driftline.core.schema import validated
 from driftline.core.values import shown
 from driftline.retrieval.plan.run import Step
@@ -17,7 +18,6 @@ from driftline.retrieval.plan.search import IndexSearch, SearchStep
 
 STEPS: dict[str, type[Step]] = {"search": SearchStep}
 
-MAX_STEPS = 16
 # The profile of searches that name none.
 DEFAULT_PROFILE = "default"
 

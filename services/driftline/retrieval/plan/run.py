@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from driftline.core.collections import Collection, CollectionDefinition
 from driftline.core.filters import Filter
-from driftline.core.indexes import DefinitionPart
+from driftline.core.schema import DefinitionPart
 from driftline.core.store import Hit
 from driftline.retrieval.inputs import Input
 

@@ -11,8 +11,8 @@ from pydantic import Field, model_validator
 
 from driftline.core.collections import CollectionDefinition, named
 from driftline.core.errors import InvalidRequest, Unavailable
-from driftline.core.indexes import DefinitionPart
-from driftline.core.limits import MAX_INDEXES, MAX_QUERY_CHARACTERS
+from driftline.core.limits import MAX_DEPTH, MAX_INDEXES, MAX_QUERY_CHARACTERS
+from driftline.core.schema import DefinitionPart
 from driftline.core.store import Hit
 from driftline.core.values import shown
 from driftline.retrieval import filters
@@ -22,8 +22,6 @@ from driftline.retrieval.plan.run import Answer, Passage, Place, PlanHit, Run, S
 
 if TYPE_CHECKING:
     from driftline.retrieval.index_search import IndexFound
-
-MAX_DEPTH = 10_000
 
 
 class IndexSearch(DefinitionPart):
