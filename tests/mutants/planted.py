@@ -20,6 +20,7 @@ MERGE = "tests/unit/test_merge.py"
 LOGS = "tests/unit/test_logs_anew.py"
 EMBEDDINGS = "tests/unit/test_embeddings.py"
 HYBRID = "tests/unit/test_hybrid.py"
+PLANS = "tests/unit/test_plans.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +341,7 @@ MUTANTS = (
         "driftline.retrieval.plan.search:SearchStep._fused",
         "hit.version == newest[hit.key]",
         "True",
-        (HYBRID,),
+        (PLANS,),
     ),
     Mutant(
         "half-filled",
@@ -349,7 +350,7 @@ MUTANTS = (
         "driftline.retrieval.index_search:IndexSearcher.search",
         "not index.is_finished",
         "False",
-        (HYBRID,),
+        (PLANS,),
     ),
     Mutant(
         "one-source",

@@ -126,7 +126,7 @@ class Collections:
                 pass  # there, and not loaded yet
             except Unavailable:
                 return
-            time.sleep(_LOOK_AGAIN_SECONDS)
+            time.sleep(_LOOK_AGAIN_SECONDS)  # polling a server
 
     def _targets(self, collection: Collection) -> dict[str, StoreTarget]:
         """The store of each finished index that holds everything, by the index's name."""

@@ -238,6 +238,6 @@ def stop(processes: Sequence[Process], grace_seconds: float) -> list[str]:
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline and any(_alive(member) for member in members):
         reap()
-        time.sleep(0.02)
+        time.sleep(0.02)  # as above
     reap()
     return killed

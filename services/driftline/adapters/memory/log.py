@@ -95,7 +95,7 @@ class MemorySubscriber:
                     self._positions[tp] = position + len(taken)
                     polled += taken
         if not polled:
-            time.sleep(min(timeout_seconds, 0.002))
+            time.sleep(min(timeout_seconds, 0.002))  # a moment, however long a test lets it wait
         return polled
 
     def commit(self, offsets: Mapping[tuple[str, int], int]) -> None:
@@ -146,7 +146,7 @@ class MemoryLogReader:
                 self._positions[tp] = position + len(taken)
                 polled += taken
         if not polled:
-            time.sleep(min(timeout_seconds, 0.002))
+            time.sleep(min(timeout_seconds, 0.002))  # a moment, however long a test lets it wait
         return polled
 
     def close(self) -> None:
