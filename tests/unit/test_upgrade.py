@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from driftline.core import codec
 from driftline.core.control import ControlWriter, collection_record
 from driftline.core.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from driftline.core.records import Carry, Leg, Priority, document_key
+from driftline.core.store import StoredDocument, StoreTarget
 from driftline.core.topics import BACKFILL, CHANGES, DEAD_LETTERS, QUERIES
 from driftline.core.vectors import Matrix
 from driftline.encode.stage import decode as decode_change
@@ -22,7 +24,7 @@ from driftline.query.log import QueryLog
 from driftline.upgrade.demand import most_wanted
 from driftline.upgrade.models import Models
 from driftline.upgrade.report import page
-from driftline.upgrade.sample import pseudo_query
+from driftline.upgrade.sample import fetch, pseudo_query
 from driftline.upgrade.state import ShadowQuery, UpgradeState, read_state, route, wanted
 from driftline.upgrade.view import UpgradeView, view_of
 from tests.build import a_change, a_collection, publish_change
@@ -210,6 +212,21 @@ def test_a_collection_too_small_to_fit_on_is_served_by_the_old_generation_until_
         assert world.now.primary.routes == (Leg(2),)
     finally:
         world.close()
+
+
+def test_documents_that_one_read_misses_are_asked_for_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A document is not there between a delete and the write after it, where both come several times a second."""
+    target, seen = world.now.target(world.now.primary.generation(1), world.old.space), set[str]()
+    read = world.store.fetch
+
+    def first_in_vain(target: StoreTarget, keys: Sequence[str], with_vectors: bool) -> list[StoredDocument]:
+        known = [key for key in keys if key in seen]
+        seen.update(keys)
+        return read(target, known, with_vectors)
+
+    monkeypatch.setattr(world.store, "fetch", first_in_vain)
+    keys = [document_key("", title) for title in TITLES]
+    assert [document.key for document in fetch(world.store, target, [*keys, "no such key"])] == keys
 
 
 def test_a_worse_model_is_noticed_and_the_status_quo_is_served(world: World) -> None:
