@@ -184,6 +184,10 @@ servers: ## Debian's Redis 7, Prometheus, nginx and, for Apache Kafka, Java and 
 bench: setup servers ## Measure throughput, latency and freshness; writes docs/benchmarks.md
 	$(RUN) tests.bench
 
+.PHONY: bench-commits
+bench-commits: setup ## Measure commits in turn, as one dense index feels them: make bench-commits COMMITS="6cb7f45 HEAD"
+	$(RUN) tests.bench.commits $(COMMITS)
+
 .PHONY: bench-imports
 bench-imports: setup ## What importing each service costs, with bytecode and without
 	$(RUN) tests.bench.imports

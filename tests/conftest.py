@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from driftline.core.settings import KafkaSettings, MilvusSettings, RedisSettings, TritonSettings
+from driftline.local.processes import free_port, start, stop
 from driftline.local.stack import Options, Stack
+from tests.client import until
 from tests.slow_start import SlowStart
 
 FULL = os.environ.get("DRIFTLINE_TEST_STACK", "") == "full"
@@ -81,6 +85,25 @@ def kafka_settings(stack: Stack) -> KafkaSettings:
 @pytest.fixture(scope="session")
 def milvus_settings(stack: Stack) -> MilvusSettings:
     return MilvusSettings(uri=stack.addresses["milvus"], prefix="contract_", timeout_seconds=20)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="session")
+def milvus_lite_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusSettings]:
+    """Milvus Lite, for what Milvus has from 2.4 on, such as sparse vectors: no newer server comes from packages."""
+    port = free_port()
+    folder = tmp_path_factory.mktemp("milvus-lite")
+    command = [str(Path(sys.executable).parent / "milvus-lite"), "server", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--data-dir", str(folder / "data")]
+    process = start("milvus-lite", command, folder / "milvus-lite.log", {"milvus": port}, {}, folder)
+    settings = MilvusSettings(uri=f"http://127.0.0.1:{port}", prefix="contract_", timeout_seconds=20)
+    until(lambda: listens(port), 60)
+    yield settings
+    stop([process], 10)
 
 
 @pytest.fixture(scope="session")

@@ -17,16 +17,16 @@ from driftline.core.ports import VectorStore
 from driftline.core.records import document_key
 from driftline.core.settings import MilvusSettings
 from driftline.core.store import Hit, Removal, StoredDocument, StoredVersion, StoreTarget, VectorQuery, WritePlan
-from driftline.core.vectors import Sparse
+from driftline.core.vectors import MAX_TERM, Sparse
 
 Row = Mapping[int, float]
 
 
-@pytest.fixture(scope="module", params=["memory", "milvus"])
+@pytest.fixture(scope="module", params=["memory", "milvus_settings", "milvus_lite_settings"])
 def store(request: pytest.FixtureRequest) -> VectorStore:
     if request.param == "memory":
         return MemoryStore()
-    settings: MilvusSettings = request.getfixturevalue("milvus_settings")
+    settings: MilvusSettings = request.getfixturevalue(request.param)
     return MilvusStore(settings)
 
 
@@ -65,7 +65,7 @@ def ids(hits: Sequence[Hit]) -> list[str]:
 def test_the_best_come_first_with_exact_scores(store: VectorStore, target: StoreTarget) -> None:
     rng = np.random.default_rng(7)
     rows = [
-        {int(t): float(w) for t, w in zip(rng.integers(0, 2**32, 20), rng.random(20) + 0.1, strict=True)}
+        {int(t): float(w) for t, w in zip(rng.integers(0, MAX_TERM, 20), rng.random(20) + 0.1, strict=True)}
         for _ in range(300)
     ]
     shared = [4_000_000_000, 5, 77]
@@ -98,7 +98,7 @@ def test_rows_without_terms_are_kept_and_never_found(store: VectorStore, target:
 
 
 def test_what_is_fetched_is_what_was_written(store: VectorStore, target: StoreTarget) -> None:
-    rows = ({3_000: 0.25, 4_294_967_295: 1.5}, {0: 2.0})
+    rows = ({3_000: 0.25, MAX_TERM: 1.5}, {0: 2.0})
     write(store, target, a_document("kept", *rows))
     (found,) = store.fetch(target, [document_key("", "kept")], True)
     assert isinstance(found.vectors, Sparse)

@@ -60,6 +60,41 @@ def test_a_document_that_only_one_index_found_is_there_with_its_place_in_it(p: H
     assert hits["b"].keys() == {"dense"}
 
 
+def test_where_a_document_stands_is_told_whether_it_was_found_or_not(p: Hybrid) -> None:
+    def of(document: str, **body: Any) -> dict[str, Any]:
+        answer = p.answer(text="blue shoes", explain=True, explain_document=document, limit=1, **body)
+        told: dict[str, Any] = answer.explain["document"]
+        assert told["id"] == document
+        return told
+
+    first = of("b")
+    assert (first["rank"], first["passes_filter"]) == (1, True)
+    assert first["indexes"]["words"]["rank"] == 1
+    hit = next(hit for hit in p.answer(text="blue shoes").page.hits if hit.id == "b")
+    assert first["indexes"]["words"]["score"] == pytest.approx(hit.indexes["words"]["score"])
+    # Held by the index of words, and not found by them.
+    assert of("a")["indexes"]["words"] | {"score": 0} == {
+        "ranked": 1, "rank": None, "held": True, "score": 0, "chunk": 0,
+        "version": hit.version - 1, "generation": 2,
+    }  # fmt: skip
+    missing = of("c")["indexes"]
+    assert missing["words"] == {"ranked": 1, "rank": None, "held": False}
+    assert missing["dense"]["held"]
+    assert of("nowhere") == {
+        "id": "nowhere", "rank": None, "score": None, "passes_filter": None,
+        "indexes": {"dense": {"ranked": 3, "rank": None, "held": False}, "words": missing["words"]},
+    }  # fmt: skip
+    left = of("b", filter={"field": "kind", "eq": "shoe"})
+    assert (left["rank"], left["passes_filter"], left["indexes"]["dense"]["held"]) == (None, False, True)
+
+
+def test_the_id_of_a_document_to_explain_is_checked() -> None:
+    for value in ("", "a\nb", "x" * 600):
+        with pytest.raises(InvalidRequest) as caught:
+            parse({"text": "a", "explain": True, "explain_document": value})
+        assert caught.value.field == "explain_document"
+
+
 def test_an_own_plan_has_weights_texts_and_filters(p: Hybrid) -> None:
     of = [
         {"index": "dense", "weight": 0.1},

@@ -7,7 +7,7 @@ import orjson
 
 from driftline.core.errors import InvalidRecord, InvalidRequest, SpaceMismatch
 from driftline.core.store import Removal, StoredDocument, StoreTarget, VectorQuery, WritePlan
-from driftline.core.vectors import Sparse, are_finite, shape_of
+from driftline.core.vectors import Sparse, are_well_formed, shape_of
 
 # Bytes of UTF-8, as Milvus counts them; 65,535 is the most of any string there.
 TENANT_BYTES = 128
@@ -54,8 +54,11 @@ def _check_document(target: StoreTarget, document: StoredDocument) -> None:
         and (most := int(np.diff(document.vectors.starts).max(initial=0))) > SPARSE_TERMS
     ):
         raise _refused(f"{name}: its vectors: expected at most {SPARSE_TERMS} terms in a row, found {most}")
-    if not are_finite(document.vectors):
-        raise _refused(f"{name}: its vectors: expected finite numbers, found NaN or infinity")
+    if not are_well_formed(document.vectors):
+        detail = "finite numbers, found NaN or infinity"
+        if isinstance(document.vectors, Sparse):
+            detail = "terms up to 2^32 - 3 that ascend, and finite weights of at least 0"
+        raise _refused(f"{name}: its vectors: expected {detail}")
 
 
 def _check_version(name: str, versioned: StoredDocument | Removal) -> None:
@@ -78,7 +81,7 @@ def _refused(detail: str) -> InvalidRecord:
 
 def check_query(query: VectorQuery) -> None:
     """Raises InvalidRequest for a search that no store could answer."""
-    if not are_finite(query.vectors):
+    if not are_well_formed(query.vectors):
         raise InvalidRequest("invalid_vector", "expected finite numbers, found NaN or infinity", "vector")
     _check_count("limit", query.limit, MAX_LIMIT)
     _check_count("vectors", len(query.vectors), MAX_QUERIES)

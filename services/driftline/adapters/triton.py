@@ -182,6 +182,10 @@ class TritonEmbedder:
             return InvalidRecord(
                 "encoder_returned_non_finite", f"encoder {encoder!r} returned NaN or infinity", suspect=True
             )
+        if space.kind == "sparse" and (values < 0).any():
+            return InvalidRecord(
+                "encoder_returned_negative", f"sparse encoder {encoder!r} returned a weight below 0", suspect=True
+            )
         metrics.TRITON_TEXTS.labels(encoder).inc(len(texts))
         return Sparse.of_dense(values) if space.kind == "sparse" else values
 

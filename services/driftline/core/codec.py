@@ -202,7 +202,10 @@ def _sparse(m: Any, chunks: int) -> Sparse:
         )
     values = Sparse(starts, np.frombuffer(m.terms, dtype="<u4"), np.frombuffer(m.weights, dtype="<f4"))
     if not values.is_well_formed():
-        raise InvalidRecord("non_finite_vector", f"vector {m.name!r}: expected ascending terms and finite weights")
+        raise InvalidRecord(
+            "non_finite_vector",
+            f"vector {m.name!r}: expected ascending terms up to 2^32 - 3 and finite weights of at least 0",
+        )
     return values
 
 

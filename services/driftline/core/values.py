@@ -121,10 +121,10 @@ def _check_name(text: str, longest: int, where: str, code: str) -> str:
     return text
 
 
-def check_id(document_id: Any) -> str:
+def check_id(document_id: Any, field: str = "id") -> str:
     if not isinstance(document_id, str) or not document_id:
-        raise InvalidRequest("invalid_id", f"expected a string that is not empty, found {shown(document_id)}", "id")
-    return _check_name(document_id, MAX_ID_BYTES, "id", "invalid_id")
+        raise InvalidRequest("invalid_id", f"expected a string that is not empty, found {shown(document_id)}", field)
+    return _check_name(document_id, MAX_ID_BYTES, field, "invalid_id")
 
 
 def check_tenant_name(tenant: str) -> str:

@@ -9,13 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 Matrix = npt.NDArray[np.float32]
+# Milvus does not take 2^32 - 1, and the store needs a number of its own.
+MAX_TERM = 2**32 - 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sparse:
-    """Rows of weighted terms. Row i weighs the terms `terms[starts[i]:starts[i + 1]]`, ascending and each once, by the
-    weights at the same places.
+    """Rows of weighted terms, of 0 to MAX_TERM each, none of a weight below 0.
 
+    Row i weighs the terms `terms[starts[i]:starts[i + 1]]`, ascending and each once, by the weights at the same places.
     `starts` is int64 (rows + 1,), `terms` uint32, `weights` float32.
     """
 
@@ -72,11 +74,14 @@ class Sparse:
         return scores
 
     def is_well_formed(self) -> bool:
-        """Whether the rows lie within the terms, terms ascend within each row, and all weights are finite."""
+        """Whether the rows lie within the terms, terms ascend within each row up to MAX_TERM, and all weights are
+        finite and none is less than 0."""
         starts, terms = self.starts, self.terms
         if len(starts) < 1 or starts[0] != 0 or starts[-1] != len(terms) or len(terms) != len(self.weights):
             return False
-        if (np.diff(starts) < 0).any() or not np.isfinite(self.weights).all():
+        if (np.diff(starts) < 0).any() or not np.isfinite(self.weights).all() or (self.weights < 0).any():
+            return False
+        if (terms > MAX_TERM).any():
             return False
         ascends = np.diff(terms.astype(np.int64)) > 0
         begins = starts[1:-1][(starts[1:-1] > 0) & (starts[1:-1] < len(terms))]
@@ -111,7 +116,7 @@ def shape_of(vectors: Vectors) -> tuple[str, int]:
     return ("sparse", 1) if isinstance(vectors, Sparse) else ("dense", vectors.shape[1])
 
 
-def are_finite(vectors: Vectors) -> bool:
+def are_well_formed(vectors: Vectors) -> bool:
     return vectors.is_well_formed() if isinstance(vectors, Sparse) else bool(np.isfinite(vectors).all())
 
 

@@ -1,32 +1,50 @@
-"""How an answer came about, step by step."""
+"""How an answer came about, step by step, and where one document stands that may not be in it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from driftline.core.collections import Collection
-from driftline.query.request import SearchBody
+from driftline.core.filters import Filter, matches
+from driftline.core.records import document_key
+from driftline.retrieval.index_search import IndexSearcher, Standing
 from driftline.retrieval.plan.run import Answer
 
 
-def explained(collection: Collection, body: SearchBody, answer: Answer) -> dict[str, Any]:
+def explained(collection: Collection, answer: Answer) -> dict[str, Any]:
     """For the answer of a search that asks for it."""
-    told: dict[str, Any] = {
+    return {
         "collection_uid": collection.uid,
         "cached": False,
         "score_kind": answer.score_kind,
         "steps": list(answer.steps),
     }
-    if body.explain_document is not None:
-        told["document"] = _one(body.explain_document, answer)
+
+
+def standing(
+    document: str, tenant: str, filter_: Filter | None, answer: Answer, indexes: IndexSearcher
+) -> dict[str, Any]:
+    """Where a document of the tenant stands: its rank in the answer and in each index, None beyond what was ranked; how
+    near it is by each index, found or not; whether it passes the search's filter. Raises Unavailable."""
+    key = document_key(tenant, document)
+    rank, hit = next(((i, hit) for i, hit in enumerate(answer.hits, 1) if hit.hit.key == key), (None, None))
+    held = {name: indexes.standing(found, key) for name, found in answer.found.items()}
+    some = next((one for one in held.values() if one is not None), None)
+    return {
+        "id": document,
+        "rank": rank,
+        "score": None if hit is None else hit.score,
+        "passes_filter": None if some is None else filter_ is None or matches(filter_, some.attributes),
+        "indexes": {name: _in_one(answer, name, key, one) for name, one in held.items()},
+    }
+
+
+def _in_one(answer: Answer, name: str, key: str, held: Standing | None) -> dict[str, Any]:
+    ranked = answer.found[name].hits
+    told: dict[str, Any] = {"ranked": len(ranked), "rank": None, "held": held is not None}
+    for rank, hit in enumerate(ranked, 1):
+        if hit.key == key:
+            told["rank"] = rank
+    if held is not None:
+        told |= {"score": held.score, "chunk": held.chunk, "version": held.version, "generation": held.generation}
     return told
-
-
-def _one(document: str, answer: Answer) -> dict[str, Any]:
-    """Where a document stands, of those that were ranked."""
-    for rank, hit in enumerate(answer.hits, 1):
-        if hit.hit.id == document:
-            return {"id": document, "rank": rank, "score": hit.score, "version": hit.hit.version, "indexes": {
-                name: {"score": place.score, "rank": place.rank} for name, place in hit.places.items()
-            }}  # fmt: skip
-    return {"id": document, "rank": None, "ranked": {name: len(found.hits) for name, found in answer.found.items()}}

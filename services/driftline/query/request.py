@@ -21,6 +21,7 @@ from driftline.core.limits import (
     MAX_VECTOR_VALUE,
 )
 from driftline.core.schema import validated
+from driftline.core.values import check_id
 
 # A digest of 24 hexadecimal digits, an offset and a window, as base64.
 _CURSOR = re.compile(r"([0-9a-f]{24}):([0-9]{1,9}):([0-9]{1,9})")
@@ -127,6 +128,8 @@ def parse(raw: Any, where: str = "") -> SearchBody:
         raise InvalidRequest("invalid_search", "expected a finite number", "min_score")
     if body.explain_document is not None and not body.explain:
         raise InvalidRequest("invalid_search", "expected `explain` with it", "explain_document")
+    if body.explain_document is not None:
+        check_id(body.explain_document, "explain_document")
     if body.cursor is not None and body.offset:
         raise InvalidRequest("invalid_search", "give an offset or a cursor, not both", "cursor")
     return body

@@ -22,7 +22,7 @@ from driftline.core.store import StoredDocument
 from driftline.core.values import check_id, shown
 from driftline.query import request as requests
 from driftline.query.answer import Answer, AnswerHit, Page
-from driftline.query.explain import explained
+from driftline.query.explain import explained, standing
 from driftline.query.fills import Fills
 from driftline.query.log import QueryLog
 from driftline.query.plans import Chosen, Plans
@@ -91,10 +91,10 @@ class Searcher:
         engine = Engine(view, store, CachedEncoder(ask, cache, "query", keys.query_embedding, keep))
         carry_over = CarryOver(store, CachedEncoder(ask, cache, "rerank", keys.document_embedding, keep))
         if through is None:
-            indexes = IndexSearcher(view, store, engine)
+            self._indexes = IndexSearcher(view, store, engine)
         else:
-            indexes = IndexSearcher(view, store, engine, carry_over, through.offer)
-        self._planner = plans.Planner(indexes, ThreadPoolExecutor(_PLAN_THREADS, thread_name_prefix="plan"))
+            self._indexes = IndexSearcher(view, store, engine, carry_over, through.offer)
+        self._planner = plans.Planner(self._indexes, ThreadPoolExecutor(_PLAN_THREADS, thread_name_prefix="plan"))
 
     def search(self, collection: str, body: SearchBody) -> Answer:
         """Raises InvalidRequest, NotFound and Unavailable."""
@@ -116,7 +116,11 @@ class Searcher:
         metrics.SEARCHES.labels(collection, kind).inc()
         took = time.perf_counter() - begun
         metrics.SEARCH_SECONDS.labels("total").observe(took)
-        explain = explained(checked.collection, body, found) if body.explain and found is not None else None
+        explain = None
+        if body.explain and found is not None:
+            explain = explained(checked.collection, found)
+            if (one := body.explain_document) is not None:
+                explain["document"] = standing(one, checked.tenant, checked.filter, found, self._indexes)
         return Answer(page, found is None, round(took * 1000, 3), explain)
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from driftline.core.limits import MAX_QUERY_CHARACTERS
 from driftline.core.ports import VectorStore
 from driftline.core.records import Leg, Space
 from driftline.core.store import Hit, StoredDocument
-from driftline.core.vectors import Sparse, as_dense
+from driftline.core.vectors import Sparse, as_dense, score
 from driftline.retrieval.carry_over import CarryOver
 from driftline.retrieval.engine import Engine, Found
 from driftline.retrieval.inputs import Input, InputMismatch, Part, StoredInput, Text, Vector
@@ -55,6 +55,18 @@ class IndexFound:
             "milliseconds": {part: round(s * 1000, 3) for part, s in self.found.seconds.items()},
             "legs": [asdict(report) for report in self.found.legs],
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How near a document of an index is to what was asked, by its nearest chunk. `score` is exact, on the scale of the
+    newest generation; `generation` is the newest that holds the document."""
+
+    score: float
+    chunk: int
+    version: int
+    generation: int
+    attributes: Mapping[str, Any]
 
 
 class IndexSearcher:
@@ -101,6 +113,18 @@ class IndexSearcher:
         if space.analyzer:
             statistics = read_statistics(self._view.statistics(index.collection.uid, index.newest.number)).documents
         return IndexFound(index, space, _score_kind(index, space), found, found.passages, statistics)
+
+    def standing(self, found: IndexFound, key: str) -> Standing | None:
+        """Of any document, found or not; None where the index does not hold it. Raises Unavailable."""
+        for leg in found.found.asked:
+            for stored in self._store.fetch(leg.target, [key], True):
+                asked = leg.vector if isinstance(leg.vector, Sparse) else as_dense(leg.vector)[0]
+                scores = [score(leg.target.metric, asked, vector) for vector in stored.vectors]
+                chunk = max(range(len(scores)), key=scores.__getitem__)
+                return Standing(
+                    leg.on_scale(scores[chunk]), chunk, stored.version, leg.leg.generation, stored.attributes
+                )
+        return None
 
     def _query(self, index: CollectionIndex, asked: Input) -> tuple[Query, Sequence[Leg], str]:
         """What is searched for, in which legs of the index, and the key of the document that is left out."""

@@ -12,6 +12,7 @@ from importlib import resources
 import Stemmer
 
 from driftline.core.analysis import Analyzer
+from driftline.core.vectors import MAX_TERM
 
 # A chunk has at most 65,000 bytes, so 32,500 words and fewer n-grams. What callers outside the pipeline send may have
 # more, and is read up to here.
@@ -52,7 +53,8 @@ def term_of(word: str) -> int:
     Two terms may have the same number, and then are one. Among a million different terms some 116 pairs do, and the
     chance that a given term shares its number with any of a million others is 0.023 %.
     """
-    return int.from_bytes(hashlib.blake2b(word.encode(errors="surrogatepass"), digest_size=4).digest(), "little")
+    digest = hashlib.blake2b(word.encode(errors="surrogatepass"), digest_size=4).digest()
+    return min(int.from_bytes(digest, "little"), MAX_TERM)
 
 
 @cache

@@ -11,7 +11,7 @@ import numpy as np
 from driftline.core.errors import InvalidRecord, NotLoaded, SpaceMismatch, Unavailable
 from driftline.core.ports import EmbedAnswer
 from driftline.core.records import Priority, Space
-from driftline.core.vectors import Matrix, Sparse, Vectors
+from driftline.core.vectors import MAX_TERM, Matrix, Sparse, Vectors
 
 
 def _digest(word: str) -> int:
@@ -90,7 +90,7 @@ class MemoryEmbedder:
         if self.space.kind == "dense":
             return np.stack([self._one(t) for t in texts])
         words = [Counter(text.lower().split()) for text in texts]
-        return Sparse.of([{_digest(word) % 2**32: float(n) for word, n in counted.items()} for counted in words])
+        return Sparse.of([{_digest(word) % MAX_TERM: float(n) for word, n in counted.items()} for counted in words])
 
     def _one(self, text: str) -> Matrix:
         vector = np.zeros(self._width, dtype=np.float32)

@@ -25,33 +25,43 @@ def literal(value: Value) -> str:
     return '"' + "".join(c if c in _PLAIN else _escaped(c) for c in value) + '"'
 
 
+# All escapes that Milvus Lite knows; it takes no other control character.
+_SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+
 def _escaped(character: str) -> str:
-    if character in '"\\':
-        return "\\" + character
+    if character in _SHORT:
+        return _SHORT[character]
     if ord(character) < 0x20 or ord(character) == 0x7F:
         return f"\\x{ord(character):02x}"
     return character
 
 
-def expression(filter_: Filter) -> str:
-    """The whole expression. Field names were checked against the collection's definition by the parser."""
+def expression(filter_: Filter, negated: bool = False) -> str:
+    """The whole expression. Field names were checked against the collection's definition by the parser.
+
+    `negated`: whether a `not` is around it. What a missing field is compared with is false in Milvus 2.3, and unknown
+    as in SQL in Milvus Lite, where `not` of it is no more true: there each comparison asks for its field first.
+    """
     match filter_:
         case And(parts):
-            return _joined("and", [expression(p) for p in parts])
+            return _joined("and", [expression(p, negated) for p in parts])
         case Or(parts):
-            return _joined("or", [expression(p) for p in parts])
+            return _joined("or", [expression(p, negated) for p in parts])
         case Not(part):
-            return f"(not {expression(part)})"
-        case In(field, values):
-            return _joined("or", [f'(attributes["{field}"] == {literal(v)})' for v in values])
-        case Range(field, bounds):
-            return _joined("and", [f'(attributes["{field}"] {op} {literal(v)})' for op, v in bounds])
+            return f"(not {expression(part, True)})"
         case Exists(field):
             return f'(exists attributes["{field}"])'
+        case In(field, values):
+            found = _joined("or", [f'(attributes["{field}"] == {literal(v)})' for v in values])
+        case Range(field, bounds):
+            found = _joined("and", [f'(attributes["{field}"] {op} {literal(v)})' for op, v in bounds])
         case Contains(field, value):
-            return f'(json_contains(attributes["{field}"], {literal(value)}))'
+            # Not json_contains: Milvus Lite takes no number below 0 there.
+            found = f'(json_contains_any(attributes["{field}"], [{literal(value)}]))'
         case _ as never:
             assert_never(never)
+    return f'(exists attributes["{field}"] and {found})' if negated else found
 
 
 def _joined(operator: str, terms: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,7 +13,7 @@ import numpy as np
 from driftline.adapters.milvus.calls import MilvusCalls
 from driftline.adapters.milvus.filter import literal
 from driftline.adapters.milvus.rows import document_of, hit_of, merge_versions, parts, search_filter
-from driftline.adapters.milvus.sparse import candidates, of_texts, sketch
+from driftline.adapters.milvus.sparse import candidates, is_native, of_texts, sketch, to_terms
 from driftline.adapters.store_rows import MAX_LIMIT, check_query, check_shape, counts
 from driftline.core.errors import InvalidRequest
 from driftline.core.settings import MilvusSettings
@@ -47,6 +48,9 @@ class MilvusReader:
         self._settings = settings
         self._limit = {"timeout": settings.timeout_seconds}
         self._calls = MilvusCalls(settings)
+        self._lock = threading.Lock()
+        # By store, which is made once under its name.
+        self._natives: dict[str, bool] = {}
         self._beside = ThreadPoolExecutor(_BESIDE, thread_name_prefix="tombstones")
 
     def ping(self) -> None:
@@ -90,9 +94,10 @@ class MilvusReader:
             wider = replace(wider, limit=min(MAX_LIMIT, 2 * wider.limit))
 
     def _found(self, target: StoreTarget, query: VectorQuery) -> list[list[Hit]]:
-        if isinstance(query.vectors, Sparse):
+        if isinstance(query.vectors, Sparse) and not self._is_native(target):
             return [self._rescored(target, query, row) for row in query.vectors]
-        plain = VectorQuery(np.eye(1, target.dimension, dtype=np.float32), 1, None, with_fields=False)
+        first = query.vectors[0] if isinstance(query.vectors, Sparse) else np.eye(1, target.dimension, dtype=np.float32)
+        plain = VectorQuery(first, 1, None, with_fields=False)
         found = self._calls.call(
             "search",
             lambda c: self._search(c, target, query, query.vectors, _SHOWN),
@@ -100,8 +105,11 @@ class MilvusReader:
             refused=_refused,
             harmless=lambda c: self._search(c, target, plain, plain.vectors, _SHOWN),
         )
-        sign = -1.0 if target.metric == "l2" else 1.0
-        return [[hit_of(raw["entity"], sign * raw["distance"]) for raw in hits] for hits in found]
+        sign = -1.0 if target.metric == "l2" and target.kind == "dense" else 1.0
+        hits = [[hit_of(raw["entity"], sign * raw["distance"]) for raw in row] for row in found]
+        if isinstance(query.vectors, Sparse):
+            return [of if asked else [] for of, asked in zip(hits, np.diff(query.vectors.starts), strict=True)]
+        return hits
 
     def _rescored(self, target: StoreTarget, query: VectorQuery, row: Sparse) -> list[Hit]:
         """The best rows of a sparse store for one row: candidates by their sketches, ranked by their exact scores."""
@@ -135,14 +143,35 @@ class MilvusReader:
             if pk in rows and rows[pk]["version"] == hit.version
         ]
 
+    def _is_native(self, target: StoreTarget) -> bool:
+        """Whether the store holds sparse vectors of Milvus' own. A store keeps what it was made with."""
+        if target.kind != "sparse":
+            return False
+        with self._lock:
+            known = self._natives.get(target.store)
+        if known is None:
+            known = self._calls.call(
+                "describe", lambda c: is_native(c.describe_collection(target.store, **self._limit)), target.store
+            )
+            with self._lock:
+                self._natives[target.store] = known
+        return known
+
     def _search(self, client: Any, target: StoreTarget, query: VectorQuery, vectors: Vectors, shown: list[str]) -> Any:
+        data: list[Any]
+        if isinstance(vectors, Sparse):
+            data, params = [to_terms(row) for row in vectors], {}
+        else:
+            data = list(np.ascontiguousarray(as_dense(vectors)))
+            params = {"ef": max(self._settings.hnsw_ef, query.limit)}
         return client.search(
             target.store,
-            data=list(np.ascontiguousarray(as_dense(vectors))),
+            data=data,
+            anns_field="vector",
             filter=search_filter(query),
             limit=query.limit,
             output_fields=shown,
-            search_params={"params": {"ef": max(self._settings.hnsw_ef, query.limit)}},
+            search_params={"params": params},
             consistency_level="Strong" if query.strong else "Bounded",
             **self._limit,
         )
@@ -190,7 +219,7 @@ class MilvusReader:
     def fetch(self, target: StoreTarget, keys: Sequence[str], with_vectors: bool) -> list[StoredDocument]:
         wanted = ["key", "tenant", "id", "version", "chunk", "chunks", "text", "fields", "attributes"]
         if with_vectors:
-            wanted.append("weights" if target.kind == "sparse" else "vector")
+            wanted.append("weights" if target.kind == "sparse" and not self._is_native(target) else "vector")
 
         def read(client: Any) -> list[StoredDocument]:
             heads = read_all(client, [f"{k}:0" for k in keys])

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from driftline.adapters.milvus.filter import expression, literal
-from driftline.adapters.milvus.sparse import of_texts, sketch, to_text
+from driftline.adapters.milvus.sparse import of_terms, of_texts, sketch, to_terms, to_text
 from driftline.core.records import now_us
 from driftline.core.store import Hit, Removal, StoredDocument, StoredVersion, StoreTarget, VectorQuery
 from driftline.core.vectors import Sparse, Vectors
@@ -24,10 +24,15 @@ def parts(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
         yield items[start : start + size]
 
 
-def rows_of(document: StoredDocument) -> Iterator[dict[str, Any]]:
-    vectors, weights = document.vectors, None
-    if isinstance(vectors, Sparse):
-        vectors, weights = sketch(vectors), [to_text(row) for row in vectors]
+def rows_of(document: StoredDocument, native: bool) -> Iterator[dict[str, Any]]:
+    """`native`: whether the store holds sparse vectors of Milvus' own."""
+    vectors: Sequence[Any] | Vectors = document.vectors
+    weights: list[str] | None = None
+    if isinstance(document.vectors, Sparse):
+        if native:
+            vectors = [to_terms(row) for row in document.vectors]
+        else:
+            vectors, weights = sketch(document.vectors), [to_text(row) for row in document.vectors]
     for ordinal, (text, vector) in enumerate(zip(document.chunks, vectors, strict=True)):
         row = {
             "pk": f"{document.key}:{ordinal}",
@@ -47,15 +52,16 @@ def rows_of(document: StoredDocument) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def writes_of(documents: Sequence[StoredDocument]) -> Iterator[list[dict[str, Any]]]:
+def writes_of(documents: Sequence[StoredDocument], native: bool) -> Iterator[list[dict[str, Any]]]:
     """The rows of documents, in order, cut into what one request may hold."""
     rows: list[dict[str, Any]] = []
     size = 0
     for document in documents:
         # Attributes go with every row; they are the small part of `fields`.
         fixed = len(document.fields_json) + 1_000
-        for row in rows_of(document):
-            bytes_ = fixed + 4 * len(row["text"]) + 4 * len(row["vector"]) + len(row.get("weights", ""))
+        for row in rows_of(document, native):
+            # A term and its weight are 8 bytes, a number of a dense vector 4.
+            bytes_ = fixed + 4 * len(row["text"]) + 8 * len(row["vector"]) + len(row.get("weights", ""))
             if rows and (len(rows) >= _ROWS_PER_WRITE or size + bytes_ > _BYTES_PER_WRITE):
                 yield rows
                 rows, size = [], 0
@@ -118,6 +124,8 @@ def document_of(head: Mapping[str, Any], tail: list[Any], with_vectors: bool) ->
     vectors: Vectors = np.empty((0, 0), np.float32)
     if with_vectors and "weights" in head:
         vectors = of_texts([r["weights"] for r in rows])
+    elif with_vectors and isinstance(head["vector"], Mapping):
+        vectors = of_terms([r["vector"] for r in rows])
     elif with_vectors:
         vectors = np.array([r["vector"] for r in rows], dtype=np.float32)
     return StoredDocument(

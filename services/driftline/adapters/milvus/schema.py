@@ -8,11 +8,13 @@ import orjson
 
 from driftline.adapters import store_rows
 from driftline.adapters.milvus.client import DataType, LoadState, MilvusException
-from driftline.adapters.milvus.sparse import WIDTH
+from driftline.adapters.milvus.sparse import WIDTH, add_sparse_index, has_sparse_vectors, is_native
 from driftline.core.errors import SpaceMismatch
 from driftline.core.settings import MilvusSettings
 from driftline.core.store import StoreTarget
 
+# Milvus Lite keeps no descriptions. Stores that were made before have no such property.
+_IDENTITY = "driftline.identity"
 _METRICS = {"cosine": "COSINE", "ip": "IP", "l2": "L2"}
 
 
@@ -22,11 +24,13 @@ class Schemas:
     def __init__(self, settings: MilvusSettings) -> None:
         self._settings = settings
         self._timeout = settings.timeout_seconds
+        self._sparse: bool | None = None
 
     def ensure_store(self, client: Any, target: StoreTarget) -> None:
         """Raises SpaceMismatch when it is there for another space."""
         identity = {"space": target.space, "dimension": target.dimension, "metric": target.metric}
         sparse = target.kind == "sparse"
+        native = sparse and self._native(client, target.store)
         schema = client.create_schema(
             auto_id=False, enable_dynamic_field=False, description=orjson.dumps(identity).decode()
         )
@@ -40,19 +44,23 @@ class Schemas:
         schema.add_field("text", DataType.VARCHAR, max_length=store_rows.TEXT_BYTES)
         schema.add_field("fields", DataType.VARCHAR, max_length=store_rows.FIELDS_BYTES)
         schema.add_field("attributes", DataType.JSON)
-        if sparse:
-            schema.add_field("weights", DataType.VARCHAR, max_length=65_535)
-        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=WIDTH if sparse else target.dimension)
         index = client.prepare_index_params()
-        index.add_index(
-            "vector",
-            index_type="HNSW",
-            metric_type="IP" if sparse else _METRICS[target.metric],
-            params={"M": self._settings.hnsw_m, "efConstruction": self._settings.hnsw_ef_construction},
-        )
+        if native:
+            schema.add_field("vector", DataType.SPARSE_FLOAT_VECTOR)
+            add_sparse_index(index)
+        else:
+            if sparse:
+                schema.add_field("weights", DataType.VARCHAR, max_length=65_535)
+            schema.add_field("vector", DataType.FLOAT_VECTOR, dim=WIDTH if sparse else target.dimension)
+            index.add_index(
+                "vector",
+                index_type="HNSW",
+                metric_type="IP" if sparse else _METRICS[target.metric],
+                params={"M": self._settings.hnsw_m, "efConstruction": self._settings.hnsw_ef_construction},
+            )
         self._create(client, target.store, schema, index)
         found = client.describe_collection(target.store, timeout=self._timeout)
-        stored = _identity(found.get("description", ""))
+        stored = _identity(found.get("description", "")) or _identity(found["properties"].get(_IDENTITY, ""))
         if stored.get("space") != target.space or stored.get("dimension") != target.dimension:
             raise SpaceMismatch(f"milvus collection {target.store!r}", target.space, str(stored.get("space", "")))
 
@@ -67,6 +75,14 @@ class Schemas:
         index.add_index("vector", index_type="FLAT", metric_type="L2", params={})
         self._create(client, name, schema, index)
 
+    def _native(self, client: Any, store: str) -> bool:
+        """Whether a sparse store holds Milvus' own sparse vectors, or will. A server is tried once."""
+        if client.has_collection(store, timeout=self._timeout):
+            return is_native(client.describe_collection(store, timeout=self._timeout))
+        if self._sparse is None:
+            self._sparse = has_sparse_vectors(client, self._settings.prefix, {"timeout": self._timeout})
+        return self._sparse
+
     def _create(self, client: Any, name: str, schema: Any, index: Any) -> None:
         """Make a collection with its index, loaded. A creation that stopped half-way, here or in another process, is
         brought to its end: each of the three steps can be done again."""
@@ -74,17 +90,22 @@ class Schemas:
         if not client.has_collection(name, **limit):
             try:
                 client.create_collection(
-                    name, schema=schema, num_shards=self._settings.shards, consistency_level="Bounded", **limit
+                    name,
+                    schema=schema,
+                    num_shards=self._settings.shards,
+                    consistency_level="Bounded",
+                    properties={_IDENTITY: schema.description},
+                    **limit,
                 )
             except MilvusException:
                 # Another replica may have been first.
                 if not client.has_collection(name, **limit):
                     raise
-        if client.get_load_state(name, **limit)["state"] == LoadState.Loaded:
-            return
+        # In this order: Milvus Lite calls a collection without an index loaded.
         if not client.list_indexes(name, **limit):
             client.create_index(name, index, **limit)
-        client.load_collection(name, **limit)
+        if client.get_load_state(name, **limit)["state"] != LoadState.Loaded:
+            client.load_collection(name, **limit)
 
 
 def _identity(description: str) -> dict[str, Any]:

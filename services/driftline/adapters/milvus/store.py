@@ -61,7 +61,8 @@ class MilvusStore(MilvusReader):
             gone += [f"{key}:{i}" for key, new, old in plan.trims for i in range(new, old)]
             for pks in parts(gone, KEYS_PER_CALL):
                 self._delete(target.store, list(pks))
-            for rows in writes_of(plan.upserts):
+            native = bool(plan.upserts) and self._is_native(target)
+            for rows in writes_of(plan.upserts, native):
                 self._upsert("upsert", target.store, rows)
                 metrics.STORE_ROWS.inc(len(rows))
             if written.untimed:
