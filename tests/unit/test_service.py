@@ -243,3 +243,25 @@ def test_an_error_of_the_tree_passes_through_a_context_manager() -> None:
     with pytest.raises(Denied) as caught, around():
         raise Denied(403, "the API key has the role search; this needs write")
     assert (caught.value.status, caught.value.detail) == (403, str(caught.value))
+
+
+@pytest.mark.parametrize("mended", [False, True])
+def test_what_is_freed_goes_back_to_the_system(mended: bool) -> None:
+    """Also after a larger block was freed, and with a small one behind it. Without the call, the C library keeps it."""
+    process = started(f"""
+        import psutil
+
+        if {mended}:
+            service.return_freed_memory()
+        held = lambda: psutil.Process().memory_info().rss / 1e6
+        largest = b"x" * 24_000_000
+        del largest
+        before = held()
+        block = b"x" * 16_000_000
+        behind = b"x" * 100_000
+        del block
+        print(held() - before)
+    """)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert (float(out) < 2) is mended

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import os
@@ -26,6 +27,10 @@ log = logging.getLogger(__name__)
 
 # How long a process in which a thread failed may take to drain. What it has not done by then is done again elsewhere.
 _GRACE_SECONDS = 60.0
+
+# Of glibc's malloc.h. A fixed size of each ends their adjustment.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGE_BYTES = 512 * 1024
 
 _S = TypeVar("_S", bound=ServiceSettings)
 _T = TypeVar("_T")
@@ -96,6 +101,7 @@ def _leave() -> None:
 def _begin(service: str, settings: ServiceSettings, tracer: Callable[[str, str], Tracer] | None) -> None:
     """Logs, build info, and the effective settings in the log. `tracer` is called where spans are to be exported."""
     _spare_the_collector()
+    return_freed_memory()
     logs.configure(service, settings.telemetry.log_level)
     metrics.BUILD_INFO.labels(__version__, service).set(1)
     if settings.telemetry.otlp_endpoint and tracer is not None:
@@ -109,6 +115,19 @@ def _spare_the_collector() -> None:
     document against 292, with 30,000 documents of a nearly free encoder. Cycles are still found, a little later."""
     gc.freeze()
     gc.set_threshold(20_000, 50, 20)
+
+
+def return_freed_memory() -> None:
+    """Have glibc give large blocks back to the system when they are freed.
+
+    It raises the size from which a block is mapped on its own to that of the largest one freed so far: later ones come
+    from the heap and stay with the process. In 30 minutes at 850 events a second ingest and query, which hold the last
+    100,000 receipts in a table that is made anew every five minutes, went up by 11 MB at a time.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none, and nothing to mend
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _LARGE_BYTES)
 
 
 def patiently(call: Callable[[], _T], what: str, every_seconds: float = 1.0) -> _T:
