@@ -130,7 +130,7 @@ def test_tenants_filters_and_the_document_that_is_left_out(store: VectorStore, t
     assert ids(search(store, target, row, filter=In("kind", ("red",)))) == ["two", "one"]
     only = VectorQuery(Sparse.of([row]), 10, "t1", strong=True)
     assert ids(store.search(target, only)[0]) == ["three", "one"]
-    assert ids(search(store, target, row, exclude_key=document_key("t1", "three"))) == ["two", "one"]
+    assert ids(search(store, target, row, exclude_keys=(document_key("t1", "three"),))) == ["two", "one"]
 
 
 def test_several_queries_are_answered_each(store: VectorStore, target: StoreTarget) -> None:

@@ -188,7 +188,7 @@ def test_a_literal_is_what_the_value_was(value: float) -> None:
         ({"text": "a", "output_fields": ["title"] * 257}, "output_fields"),
         ({"text": "x" * 20_001}, "text"),
         ({"vector": {"values": [1] * 32_769}}, "vector.values"),
-        ({"vector": {"values": ["x"] * 32_768}}, "vector.values.0.float"),
+        ({"vector": {"values": ["x"] * 32_768}}, "vector.values[0].float"),
         ({"vector": {"values": [1e16]}}, "vector.values"),
         ({"vector": {"values": [float("nan")]}}, "vector.values"),
         ({"text": "a", "x" * 100_000: 1}, "x" * 200),

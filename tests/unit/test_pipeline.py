@@ -68,7 +68,7 @@ class Pipeline:
         self.publisher = MemoryPublisher(self.log)
 
     def a_stage(
-        self, encoders: Embedder, priority: Priority, is_behind: Callable[[], bool] = lambda: False
+        self, encoders: Embedder, priority: Priority, is_behind: Callable[[], bool] | None = None
     ) -> EncodeStage:
         return EncodeStage(
             self.view, encoders, self.cache, EncodeSection(share_per_second=2), priority, is_behind, clock=self.clock
@@ -482,6 +482,23 @@ def test_the_background_has_one_request_in_flight_while_fresh_changes_come() -> 
     with pace.turn(), pace.turn():
         assert pace.width(8) == 8
     thread.join(5)
+
+
+def test_what_was_put_off_is_embedded_whatever_its_share_also_by_a_slow_encoder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a machine that embeds 20 texts a second, a flood was put off again and again, to four documents a second."""
+    monkeypatch.setattr("driftline.encode.stage._FEW", 2)
+    shared = a_collection(tenancy=True)
+    p = Pipeline(shared)
+    for stage in (p.encode, p.late._stage):
+        stage._jobs.texts_per_second = 20
+    p.behind = True
+    for i in range(60):
+        publish_change(p.log, a_change(f"f{i}", tenant="flood", collection=shared))
+    p.drain()
+    assert len(p.log.all(DEFERRED.name)) == 58
+    assert len(p.stored()) == 60
 
 
 def test_a_share_comes_back_with_time() -> None:

@@ -33,6 +33,8 @@ MAX_PROFILES = 64
 MAX_STEPS = 16
 MAX_DEPTH = 10_000
 MAX_PASSAGES = 100
+MAX_QUERY_TERMS = 16
+MAX_TERM_WEIGHT = 100
 # Documents that each index ranks at least where rankings are fused, by default: docs/benchmarks-retrieval.md is of it.
 FUSION_WINDOW = 100
 # Milvus' own limit for a vector.
@@ -87,6 +89,7 @@ LIMITS = (
     Limit("values of one `in`", f"{MAX_LIST_VALUES:,}"),
     Limit("a search's text", f"{MAX_QUERY_CHARACTERS:,} characters"),
     Limit("a search's vector", f"as many numbers as the space has, from -{MAX_VECTOR_VALUE:g} to {MAX_VECTOR_VALUE:g}"),
+    Limit("a search's query", f"{MAX_QUERY_TERMS} terms, of weights from -{MAX_TERM_WEIGHT} to {MAX_TERM_WEIGHT}"),
     Limit("a plan", f"{MAX_STEPS} steps; each index once, and {MAX_DEPTH:,} documents of it"),
     Limit("a search's passages", f"{MAX_PASSAGES} of a document"),
     Limit("a search's output_fields", f"{MAX_FIELDS}"),

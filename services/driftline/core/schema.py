@@ -38,4 +38,7 @@ def validated(kind: type[_M], raw: Any, code: str, where: str = "") -> _M:
 
 
 def _place(where: str, *parts: str | int) -> str:
-    return ".".join([*([where] if where else []), *map(str, parts)])[:_PLACE]
+    place = where
+    for part in parts:
+        place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else part
+    return place[:_PLACE]

@@ -92,4 +92,4 @@ class VectorQuery:
     filter: Filter | None = None
     strong: bool = False  # sees every acknowledged write, and waits for it
     with_fields: bool = True
-    exclude_key: str = ""
+    exclude_keys: tuple[str, ...] = ()

@@ -74,7 +74,8 @@ class EncodeStage:
     """Answers every change event with one VectorRecord; a refused one with a dead letter and a rejected record.
 
     A change whose encoder cannot be used now is put off, and so is one beyond its producer's share while `is_behind`
-    says that more is waiting. Thread-safe: batches are processed side by side.
+    says that more is waiting; without it there are no shares: what was put off is not put off for that again. Thread-
+    safe: batches are processed side by side.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class EncodeStage:
         cache: Cache,
         settings: EncodeSection,
         priority: Priority = Priority.CHANGE,
-        is_behind: Callable[[], bool] = lambda: False,
+        is_behind: Callable[[], bool] | None = None,
         pace: Pace | None = None,
         troubles: Troubles | None = None,
         clock: Clock = now_us,
@@ -130,6 +131,8 @@ class EncodeStage:
 
     def _shares_matter(self, batch: Sequence[Change]) -> bool:
         """Whether more is here, or waits behind it, than is embedded in a moment, and may be of several producers."""
+        if self._is_behind is None:
+            return False
         upserts = sum(change.event.operation is Operation.UPSERT for change in batch)
         soon = max(_FEW, self._jobs.texts_per_second * self._share_seconds)
         if not self._is_behind() and not (self._jobs.texts_per_second and upserts > soon):

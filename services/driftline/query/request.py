@@ -17,7 +17,9 @@ from driftline.core.limits import (
     MAX_FIELDS,
     MAX_PASSAGES,
     MAX_QUERY_CHARACTERS,
+    MAX_QUERY_TERMS,
     MAX_STEPS,
+    MAX_TERM_WEIGHT,
     MAX_VECTOR_VALUE,
 )
 from driftline.core.schema import validated
@@ -40,8 +42,21 @@ class VectorInput(BaseModel):
     space: str = Field("", max_length=_LONGEST_NAME)
 
 
+class QueryTerm(BaseModel):
+    """A part of a composed query: exactly one of `text`, `vector` and `document`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    text: str | None = Field(None, description="in words")
+    vector: VectorInput | None = Field(None, description="a vector of the space of an index")
+    document: str | None = Field(None, max_length=_LONGEST_NAME, description="id of a stored document")
+    weight: float | int = Field(
+        1.0, ge=-MAX_TERM_WEIGHT, le=MAX_TERM_WEIGHT, description="less than 0: far from it; not 0"
+    )
+
+
 class SearchBody(BaseModel):
-    """One search: exactly one of `text`, `vector` and `document`."""
+    """One search: exactly one of `text`, `vector`, `document` and `query`."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -63,6 +78,12 @@ class SearchBody(BaseModel):
     vector: VectorInput | None = Field(None, description="a vector of the space of an index")
     document: str | None = Field(
         None, max_length=_LONGEST_NAME, description="id of a stored document: find more like it"
+    )
+    query: list[QueryTerm] | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_QUERY_TERMS,
+        description="a weighted sum of texts, vectors and stored documents; the documents are not found themselves",
     )
     index: str | None = Field(None, max_length=_LONGEST_NAME, description="the only index to search")
     profile: str | None = Field(None, max_length=_LONGEST_NAME, description="a plan of the collection's definition")
@@ -110,20 +131,13 @@ class BatchBody(BaseModel):
 def parse(raw: Any, where: str = "") -> SearchBody:
     """Raises InvalidRequest naming the first wrong field."""
     body = validated(SearchBody, raw, "invalid_search", where)
-    given = [name for name in ("text", "vector", "document") if getattr(body, name) is not None]
-    if len(given) != 1:
-        found = " and ".join(given) or "none of them"
-        raise InvalidRequest(
-            "invalid_search",
-            f"expected exactly one of text, vector and document, found {found}",
-            where or "text",
-        )
-    if body.text is not None and not body.text.strip():
-        raise InvalidRequest("empty_text", "expected a text that is not empty", "text")
-    if body.text is not None and len(body.text) > MAX_QUERY_CHARACTERS:
-        raise InvalidRequest("invalid_search", f"expected at most {MAX_QUERY_CHARACTERS} characters", "text")
-    if body.vector is not None:
-        _check_vector(body.vector.values)
+    _one_of(body, ("text", "vector", "document", "query"), where or "text")
+    _check_input(body, "")
+    for i, term in enumerate(body.query or ()):
+        _one_of(term, ("text", "vector", "document"), f"query[{i}]")
+        _check_input(term, f"query[{i}].")
+        if not term.weight:
+            raise InvalidRequest("invalid_search", "expected a number other than 0", f"query[{i}].weight")
     if body.min_score is not None and not math.isfinite(body.min_score):
         raise InvalidRequest("invalid_search", "expected a finite number", "min_score")
     if body.explain_document is not None and not body.explain:
@@ -135,13 +149,31 @@ def parse(raw: Any, where: str = "") -> SearchBody:
     return body
 
 
-def _check_vector(values: list[float | int]) -> None:
+def _one_of(given: SearchBody | QueryTerm, names: tuple[str, ...], where: str) -> None:
+    found = [name for name in names if getattr(given, name) is not None]
+    if len(found) != 1:
+        detail = (
+            f"expected exactly one of {', '.join(names[:-1])} and {names[-1]}, found {' and '.join(found) or 'none'}"
+        )
+        raise InvalidRequest("invalid_search", detail, where)
+
+
+def _check_input(given: SearchBody | QueryTerm, where: str) -> None:
+    if given.text is not None and not given.text.strip():
+        raise InvalidRequest("empty_text", "expected a text that is not empty", f"{where}text")
+    if given.text is not None and len(given.text) > MAX_QUERY_CHARACTERS:
+        raise InvalidRequest("invalid_search", f"expected at most {MAX_QUERY_CHARACTERS} characters", f"{where}text")
+    if given.vector is not None:
+        _check_vector(given.vector.values, f"{where}vector.values")
+
+
+def _check_vector(values: list[float | int], where: str) -> None:
     if not all(map(math.isfinite, values)):
-        raise InvalidRequest("non_finite_vector", "expected finite numbers", "vector.values")
+        raise InvalidRequest("non_finite_vector", "expected finite numbers", where)
     if max(map(abs, values)) > MAX_VECTOR_VALUE:
         # Scores of larger numbers are infinite in 32-bit floats, and infinity has no order.
         detail = f"expected numbers from -{MAX_VECTOR_VALUE:g} to {MAX_VECTOR_VALUE:g}"
-        raise InvalidRequest("invalid_search", detail, "vector.values")
+        raise InvalidRequest("invalid_search", detail, where)
 
 
 _NOT_WHAT_IS_FOUND = {"offset", "cursor", "after", "timeout_seconds", "budget_ms", "explain", "explain_document"}

@@ -26,16 +26,24 @@ _OPTIONAL = (
 )  # fmt: skip
 
 
+def _input(given: Any, kind: str | None) -> dict[str, Any]:
+    match kind:
+        case "text":
+            return {"text": given.text}
+        case "vector":
+            return {"vector": {"values": list(given.vector.values), "space": given.vector.space}}
+        case "document":
+            return {"document": given.document.id}
+    return {}
+
+
 def _body(r: Any, where: str = "") -> requests.SearchBody:
     """The request as the REST body it stands for. Raises InvalidRequest."""
     raw: dict[str, Any] = {"limit": r.limit or 10, "offset": r.offset, "explain": r.explain}
-    match r.WhichOneof("query"):
-        case "text":
-            raw["text"] = r.text
-        case "vector":
-            raw["vector"] = {"values": list(r.vector.values), "space": r.vector.space}
-        case "document":
-            raw["document"] = r.document.id
+    if r.HasField("composed"):
+        raw["query"] = [_input(t, t.WhichOneof("term")) | {"weight": t.weight or 1.0} for t in r.composed.terms]
+    else:
+        raw |= _input(r, r.WhichOneof("query"))
     if r.rerank:
         raw["rerank"] = r.rerank
     if r.filter_json:

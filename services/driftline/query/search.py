@@ -26,7 +26,7 @@ from driftline.query.explain import explained, standing
 from driftline.query.fills import Fills
 from driftline.query.log import QueryLog
 from driftline.query.plans import Chosen, Plans
-from driftline.query.request import SearchBody
+from driftline.query.request import QueryTerm, SearchBody
 from driftline.query.settings import QuerySection
 from driftline.query.write_through import WriteThrough
 from driftline.retrieval import filters
@@ -34,7 +34,7 @@ from driftline.retrieval.carry_over import CarryOver
 from driftline.retrieval.embeddings import CachedEncoder, directly
 from driftline.retrieval.engine import Engine
 from driftline.retrieval.index_search import IndexSearcher
-from driftline.retrieval.inputs import Input, StoredInput, Text, Vector
+from driftline.retrieval.inputs import Composed, Input, StoredInput, Term, Text, Vector
 from driftline.retrieval.plan import run as plans
 
 # Searches of one index each that run at once, for all plans that ask several.
@@ -112,7 +112,7 @@ class Searcher:
                 self._fills.put({remembered.result_key: kept}, self._settings.result_ttl_seconds)
         if self._query_log is not None and body.text is not None and body.offset == 0 and body.cursor is None:
             self._query_log.offer(checked.collection, checked.tenant, body.text, [hit.id for hit in page.hits])
-        kind = "text" if body.text is not None else "vector" if body.vector is not None else "document"
+        kind = next(name for name in ("text", "vector", "document", "query") if getattr(body, name) is not None)
         metrics.SEARCHES.labels(collection, kind).inc()
         took = time.perf_counter() - begun
         metrics.SEARCH_SECONDS.labels("total").observe(took)
@@ -273,9 +273,17 @@ class Searcher:
     @staticmethod
     def _input(checked: Checked, remembered: _Remembered) -> Input:
         body = checked.body
-        if body.text is not None:
-            return Text(body.text, remembered.queries)
-        if body.vector is not None:
-            return Vector(np.array([body.vector.values], dtype=np.float32), body.vector.space)
-        assert body.document is not None
-        return StoredInput(document_key(checked.tenant, check_id(body.document)), body.document)
+        if body.query is not None:
+            return Composed(tuple(Term(_one_input(checked, term, {}), float(term.weight)) for term in body.query))
+        return _one_input(checked, body, remembered.queries)
+
+
+def _one_input(
+    checked: Checked, given: SearchBody | QueryTerm, held: Mapping[str, bytes | None]
+) -> Text | Vector | StoredInput:
+    if given.text is not None:
+        return Text(given.text, held)
+    if given.vector is not None:
+        return Vector(np.array([given.vector.values], dtype=np.float32), given.vector.space)
+    assert given.document is not None
+    return StoredInput(document_key(checked.tenant, check_id(given.document)), given.document)

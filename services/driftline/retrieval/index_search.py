@@ -1,4 +1,4 @@
-"""Searching one index of a collection: by a text, a vector, or a stored document."""
+"""Searching one index of a collection: by a text, a vector, a stored document, or a sum of these."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from driftline.core.store import Hit, StoredDocument
 from driftline.core.vectors import Sparse, as_dense, score
 from driftline.retrieval.carry_over import CarryOver
 from driftline.retrieval.engine import Engine, Found
-from driftline.retrieval.inputs import Input, InputMismatch, Part, StoredInput, Text, Vector
+from driftline.retrieval.inputs import Composed, Input, InputMismatch, Part, StoredInput, Text, Vector
 from driftline.retrieval.leg_search import Wanted
-from driftline.retrieval.legs import Query
+from driftline.retrieval.legs import Query, Sum
 from driftline.retrieval.lexical import read_statistics
 
 
@@ -92,13 +92,13 @@ class IndexSearcher:
         if not index.is_finished:
             detail = f"index {index.name!r} was added and does not hold every document yet"
             raise InputMismatch("index_unfinished", detail, "index", 409)
-        query, legs, exclude = self._query(index, asked)
+        query, legs, left_out = self._query(index, asked)
         wanted = Wanted(
             max(part.needed, part.rerank),
             part.tenant,
             part.filter,
             with_fields=part.with_fields,
-            exclude_key=exclude,
+            exclude_keys=left_out,
             to_rerank=part.rerank > 0,
             passages=part.passages,
         )
@@ -126,22 +126,37 @@ class IndexSearcher:
                 )
         return None
 
-    def _query(self, index: CollectionIndex, asked: Input) -> tuple[Query, Sequence[Leg], str]:
-        """What is searched for, in which legs of the index, and the key of the document that is left out."""
+    def _query(self, index: CollectionIndex, asked: Input) -> tuple[Query, Sequence[Leg], tuple[str, ...]]:
+        """What is searched for, in which legs of the index, and the keys of the documents that are left out."""
+        if not isinstance(asked, Composed):
+            return self._one_query(index, asked)
+        found = [self._one_query(index, term.input) for term in asked.terms]
+        terms = tuple((query, term.weight) for (query, _, _), term in zip(found, asked.terms, strict=True))
+        # A stored document has a vector in the generation that holds everything, and in no other for sure.
+        legs = next((legs for _, legs, _ in found if legs != index.routes), index.routes)
+        carried = self._view.space(index.newest.space).fingerprint
+        if legs != index.routes and any(isinstance(q, Vector) and q.space == carried for q, _ in terms):
+            detail = "while the model is being changed, a vector of the new one is not added to stored documents"
+            raise InputMismatch("space_mismatch", detail, "query")
+        return Sum(terms), legs, tuple(key for _, _, keys in found for key in keys)
+
+    def _one_query(
+        self, index: CollectionIndex, asked: Text | Vector | StoredInput
+    ) -> tuple[Text | Vector, Sequence[Leg], tuple[str, ...]]:
         complete = (Leg(index.complete.number),)
         match asked:
             case Text():
-                return asked, index.routes, ""
+                return asked, index.routes, ()
             case Vector():
                 newest, oldest = (self._view.space(g.space) for g in (index.newest, index.complete))
                 # A vector of the newest space is carried to the older generations; one of an older live space, or of
                 # none that is named, searches the generation that holds everything.
                 carried = asked.space == newest.fingerprint != oldest.fingerprint
                 vector = _checked(asked, newest if carried else oldest)
-                return vector, index.routes if carried else complete, ""
+                return vector, index.routes if carried else complete, ()
             case StoredInput():
                 stored = self._stored(index, asked)
-                return self._like(index, stored), complete, stored.key
+                return self._like(index, stored), complete, (stored.key,)
 
     def _stored(self, index: CollectionIndex, given: StoredInput) -> StoredDocument:
         target = index.collection.target(index.complete, self._view.space(index.complete.space))
@@ -152,7 +167,7 @@ class IndexSearcher:
             )
         return found[0]
 
-    def _like(self, index: CollectionIndex, stored: StoredDocument) -> Query:
+    def _like(self, index: CollectionIndex, stored: StoredDocument) -> Text | Vector:
         """Near the mean of a document's chunks; by its words, where these are what the index finds by."""
         space = self._view.space(index.complete.space)
         if isinstance(stored.vectors, Sparse):

@@ -1,4 +1,4 @@
-"""What a search is for: a text, a vector, or a stored document; and what is asked of one index."""
+"""What a search is for: a text, a vector, a stored document, or a sum of these; and what is asked of one index."""
 
 from __future__ import annotations
 
@@ -38,7 +38,22 @@ class StoredInput:
     id: str
 
 
-Input = Text | Vector | StoredInput
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A part of a sum. What weighs less than 0 is to be far from what is found."""
+
+    input: Text | Vector | StoredInput
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """A weighted sum, made anew in the space of each generation that is searched."""
+
+    terms: tuple[Term, ...]
+
+
+Input = Text | Vector | StoredInput | Composed
 
 
 @dataclass(frozen=True, slots=True)

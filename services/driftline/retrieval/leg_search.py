@@ -23,7 +23,7 @@ class Wanted:
     tenant: str | None = None
     filter: Filter | None = None
     with_fields: bool = True
-    exclude_key: str = ""
+    exclude_keys: tuple[str, ...] = ()
     passages: int = 1  # chunks of a document that are told
     to_rerank: bool = False  # the newest model ranks them afterwards: what counts is that the good ones are there
 
@@ -62,7 +62,7 @@ class LegSearch:
                 wanted.tenant,
                 wanted.filter,
                 with_fields=wanted.with_fields,
-                exclude_key=wanted.exclude_key,
+                exclude_keys=wanted.exclude_keys,
             )
             (chunks,) = self._store.search(leg.target, query)
             found = LegHits([replace(hit, leg=place) if place else hit for hit in group(chunks)], len(chunks), depth)

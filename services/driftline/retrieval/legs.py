@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
+import numpy as np
+
 from driftline.core.collections import CollectionIndex
 from driftline.core.control import ControlView
 from driftline.core.errors import InvalidRecord, InvalidRequest, Unavailable
 from driftline.core.records import Carry, Leg, Space
 from driftline.core.store import StoreTarget
-from driftline.core.vectors import Sparse, Vectors, as_dense
+from driftline.core.vectors import Matrix, Sparse, Vectors, as_dense
 from driftline.drift.selection import mixed
 from driftline.drift.stored import Compensation, CompensationError, read
 from driftline.retrieval.embeddings import CachedEncoder
@@ -21,9 +23,19 @@ from driftline.retrieval.inputs import Text, Vector
 from driftline.retrieval.lexical import query_weights
 
 _KEPT_COMPENSATIONS = 32
+_SHORTEST = 1e-12
+# Of the weights' sum: a shorter vector is rounding, and has no direction.
+_CANCELLED = 1e-5
 
 
-Query = Text | Vector
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """A weighted sum of queries."""
+
+    terms: tuple[tuple[Text | Vector, float], ...]
+
+
+Query = Text | Vector | Sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,9 @@ class AskedLeg:
     def on_scale(self, score: float) -> float:
         """A score of this leg on the scale of the newest one."""
         return score if self.compensation is None else float(self.compensation.calibration.apply(score))
+
+
+_Ready = tuple[Leg, StoreTarget, Space, Compensation | None]
 
 
 class Legs:
@@ -76,21 +91,32 @@ class Legs:
         """The legs, each with its own vector of the query; with `to_rerank`, one that finds what the newest model will
         rank. Raises Unavailable, and InvalidRequest for a text that an encoder refuses."""
         ready = self._with_spaces(index, legs)
-        if isinstance(query, Vector):
-            vectors: Mapping[str, Vectors] = {query.space: query.values}
-        elif (lexical := ready[0][2]).analyzer:
-            statistics = self._view.statistics(index.collection.uid, ready[0][0].generation)
-            vectors = {lexical.fingerprint: query_weights(lexical, query.text, statistics)}
-        else:
-            vectors = self._encoded(self._spaces_of(ready), query)
-        return [
-            AskedLeg(leg, target, space, _carried(leg, space, compensation, vectors, to_rerank), compensation)
-            for leg, target, space, compensation in ready
-        ]
+        if not isinstance(query, Sum):
+            vectors = self._vectors(index, ready, query)
+            return [
+                AskedLeg(leg, target, space, _carried(leg, space, compensation, vectors, to_rerank), compensation)
+                for leg, target, space, compensation in ready
+            ]
+        weights = [weight for _, weight in query.terms]
+        terms = [self._vectors(index, ready, term) for term, _ in query.terms]
+        asked = []
+        for leg, target, space, compensation in ready:
+            # Each is carried by itself: a mixture of the old model's vector and a mapped one is not linear.
+            parts = [_carried(leg, space, compensation, term, to_rerank) for term in terms]
+            of_unit_length = space.normalized or target.metric == "cosine"
+            asked.append(AskedLeg(leg, target, space, weighted_sum(parts, weights, of_unit_length), compensation))
+        return asked
 
-    def _with_spaces(
-        self, index: CollectionIndex, legs: Sequence[Leg]
-    ) -> list[tuple[Leg, StoreTarget, Space, Compensation | None]]:
+    def _vectors(self, index: CollectionIndex, ready: Sequence[_Ready], query: Text | Vector) -> Mapping[str, Vectors]:
+        """What is searched for, by space."""
+        if isinstance(query, Vector):
+            return {query.space: query.values}
+        if (lexical := ready[0][2]).analyzer:
+            statistics = self._view.statistics(index.collection.uid, ready[0][0].generation)
+            return {lexical.fingerprint: query_weights(lexical, query.text, statistics)}
+        return self._encoded(self._spaces_of(ready), query)
+
+    def _with_spaces(self, index: CollectionIndex, legs: Sequence[Leg]) -> list[_Ready]:
         newest = index.generation(legs[0].generation).space if len(legs) > 1 else None
         ready, name = [], index.collection.name
         for place, leg in enumerate(legs):
@@ -104,7 +130,7 @@ class Legs:
             ready.append((leg, index.collection.target(generation, space), space, compensation))
         return ready
 
-    def _spaces_of(self, ready: Sequence[tuple[Leg, StoreTarget, Space, Compensation | None]]) -> list[Space]:
+    def _spaces_of(self, ready: Sequence[_Ready]) -> list[Space]:
         """The spaces that a text must be encoded in."""
         needed: dict[str, Space] = {}
         for leg, _, space, compensation in ready:
@@ -139,3 +165,27 @@ def _carried(
     if own is None:  # the old encoder is not asked
         return mapped
     return mixed(as_dense(own), mapped, compensation.finder_weight if to_rerank else compensation.old_weight)
+
+
+def weighted_sum(parts: Sequence[Vectors], weights: Sequence[float], of_unit_length: bool) -> Vectors:
+    """One vector, float32 (1, dimension), or one row of terms without those that would weigh less than 0.
+
+    `of_unit_length`: the parts are made so before they are added, and their sum after. Raises InvalidRequest where
+    nothing is left of them.
+    """
+    if isinstance(parts[0], Sparse):
+        total: dict[int, float] = {}
+        for part, weight in zip(parts, weights, strict=True):
+            assert isinstance(part, Sparse)
+            for term, value in zip(part.terms.tolist(), part.weights.tolist(), strict=True):
+                total[term] = total.get(term, 0.0) + weight * value
+        return Sparse.of([{term: value for term, value in total.items() if value > 0}])
+    dense = [as_dense(part) for part in parts]
+    if of_unit_length:
+        dense = [part / max(float(np.linalg.norm(part)), _SHORTEST) for part in dense]
+    summed = np.sum([weight * part for part, weight in zip(dense, weights, strict=True)], axis=0)
+    length = float(np.linalg.norm(summed))
+    if length < _CANCELLED * sum(map(abs, weights)):
+        raise InvalidRequest("empty_query", "expected terms that do not cancel each other out", "query")
+    found: Matrix = (summed / length if of_unit_length else summed).astype(np.float32)
+    return found

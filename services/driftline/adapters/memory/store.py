@@ -138,7 +138,7 @@ class MemoryStore:
                 for (_, i), (document, _) in self._rows[target.store].items()
                 if self._counts(target, document, i)
                 and (query.tenant is None or document.tenant == query.tenant)
-                and document.key != query.exclude_key
+                and document.key not in query.exclude_keys
                 and (query.filter is None or matches(query.filter, document.attributes))
             ]
         return [self._nearest(target, vector, rows, query.limit) for vector in query.vectors]

@@ -97,8 +97,7 @@ def search_filter(query: VectorQuery) -> str:
     terms = []
     if query.tenant is not None:
         terms.append(f"tenant == {literal(query.tenant)}")
-    if query.exclude_key:
-        terms.append(f"key != {literal(query.exclude_key)}")
+    terms += [f"key != {literal(key)}" for key in query.exclude_keys]
     if query.filter is not None:
         terms.append(expression(query.filter))
     return " and ".join(terms)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64riftline/wire/v1/search.proto\x12\x0c\x64riftline.v1\",\n\x0bVectorInput\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\r\n\x05space\x18\x02 \x01(\t\"\x1b\n\rDocumentInput\x12\n\n\x02id\x18\x01 \x01(\t\"\xec\x03\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12+\n\x06vector\x18\x04 \x01(\x0b\x32\x19.driftline.v1.VectorInputH\x00\x12/\n\x08\x64ocument\x18\x05 \x01(\x0b\x32\x1b.driftline.v1.DocumentInputH\x00\x12\r\n\x05limit\x18\x06 \x01(\x05\x12\x0e\n\x06offset\x18\x07 \x01(\x05\x12\x13\n\x0b\x66ilter_json\x18\x08 \x01(\t\x12\x15\n\routput_fields\x18\t \x03(\t\x12\x16\n\tmin_score\x18\n \x01(\x01H\x01\x88\x01\x01\x12\r\n\x05\x61\x66ter\x18\x0b \x01(\t\x12\x17\n\x0ftimeout_seconds\x18\x0c \x01(\x01\x12\x0f\n\x07\x65xplain\x18\r \x01(\x08\x12\x13\n\x0bvector_name\x18\x0e \x01(\t\x12\x0e\n\x06\x63ursor\x18\x0f \x01(\t\x12\x0e\n\x06rerank\x18\x10 \x01(\x05\x12\x0f\n\x07profile\x18\x11 \x01(\t\x12\x11\n\tplan_json\x18\x12 \x01(\t\x12\x10\n\x08passages\x18\x13 \x01(\x05\x12\x11\n\tbudget_ms\x18\x14 \x01(\x05\x12\x18\n\x10\x65xplain_document\x18\x15 \x01(\tB\x07\n\x05queryB\x0c\n\n_min_score\"\x87\x02\n\x03Hit\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\r\n\x05\x63hunk\x18\x04 \x01(\x05\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x13\n\x0b\x66ields_json\x18\x06 \x01(\x0c\x12/\n\x07indexes\x18\x07 \x03(\x0b\x32\x1e.driftline.v1.Hit.IndexesEntry\x12\'\n\x08passages\x18\x08 \x03(\x0b\x32\x15.driftline.v1.Passage\x1aH\n\x0cIndexesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.driftline.v1.IndexPlace:\x02\x38\x01\")\n\nIndexPlace\x12\r\n\x05score\x18\x01 \x01(\x01\x12\x0c\n\x04rank\x18\x02 \x01(\x05\"D\n\x07Passage\x12\r\n\x05index\x18\x01 \x01(\t\x12\r\n\x05\x63hunk\x18\x02 \x01(\x05\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x0c\n\x04text\x18\x04 \x01(\t\"\xac\x02\n\x0eSearchResponse\x12\x1f\n\x04hits\x18\x01 \x03(\x0b\x32\x11.driftline.v1.Hit\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\x12\x0f\n\x07took_ms\x18\x03 \x01(\x01\x12\x0e\n\x06\x63\x61\x63hed\x18\x04 \x01(\x08\x12\x14\n\x0c\x65xplain_json\x18\x05 \x01(\t\x12,\n\x07problem\x18\x06 \x01(\x0b\x32\x1b.driftline.v1.SearchProblem\x12\x12\n\nscore_kind\x18\x07 \x01(\t\x12;\n\x08left_out\x18\x08 \x03(\x0b\x32).driftline.v1.SearchResponse.LeftOutEntry\x1a.\n\x0cLeftOutEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"L\n\rSearchProblem\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\x05\"C\n\x12\x42\x61tchSearchRequest\x12-\n\x08searches\x18\x01 \x03(\x0b\x32\x1b.driftline.v1.SearchRequest\"D\n\x13\x42\x61tchSearchResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.driftline.v1.SearchResponse\"D\n\x12GetDocumentRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\"W\n\x13GetDocumentResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x13\n\x0b\x66ields_json\x18\x03 \x01(\x0c\x12\x0e\n\x06\x63hunks\x18\x04 \x01(\x05\x32\xfc\x01\n\rSearchService\x12\x43\n\x06Search\x12\x1b.driftline.v1.SearchRequest\x1a\x1c.driftline.v1.SearchResponse\x12R\n\x0b\x42\x61tchSearch\x12 .driftline.v1.BatchSearchRequest\x1a!.driftline.v1.BatchSearchResponse\x12R\n\x0bGetDocument\x12 .driftline.v1.GetDocumentRequest\x1a!.driftline.v1.GetDocumentResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64riftline/wire/v1/search.proto\x12\x0c\x64riftline.v1\",\n\x0bVectorInput\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\r\n\x05space\x18\x02 \x01(\t\"\x1b\n\rDocumentInput\x12\n\n\x02id\x18\x01 \x01(\t\"\x91\x01\n\tQueryTerm\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12+\n\x06vector\x18\x02 \x01(\x0b\x32\x19.driftline.v1.VectorInputH\x00\x12/\n\x08\x64ocument\x18\x03 \x01(\x0b\x32\x1b.driftline.v1.DocumentInputH\x00\x12\x0e\n\x06weight\x18\x04 \x01(\x01\x42\x06\n\x04term\"7\n\rComposedInput\x12&\n\x05terms\x18\x01 \x03(\x0b\x32\x17.driftline.v1.QueryTerm\"\x9d\x04\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12+\n\x06vector\x18\x04 \x01(\x0b\x32\x19.driftline.v1.VectorInputH\x00\x12/\n\x08\x64ocument\x18\x05 \x01(\x0b\x32\x1b.driftline.v1.DocumentInputH\x00\x12/\n\x08\x63omposed\x18\x16 \x01(\x0b\x32\x1b.driftline.v1.ComposedInputH\x00\x12\r\n\x05limit\x18\x06 \x01(\x05\x12\x0e\n\x06offset\x18\x07 \x01(\x05\x12\x13\n\x0b\x66ilter_json\x18\x08 \x01(\t\x12\x15\n\routput_fields\x18\t \x03(\t\x12\x16\n\tmin_score\x18\n \x01(\x01H\x01\x88\x01\x01\x12\r\n\x05\x61\x66ter\x18\x0b \x01(\t\x12\x17\n\x0ftimeout_seconds\x18\x0c \x01(\x01\x12\x0f\n\x07\x65xplain\x18\r \x01(\x08\x12\x13\n\x0bvector_name\x18\x0e \x01(\t\x12\x0e\n\x06\x63ursor\x18\x0f \x01(\t\x12\x0e\n\x06rerank\x18\x10 \x01(\x05\x12\x0f\n\x07profile\x18\x11 \x01(\t\x12\x11\n\tplan_json\x18\x12 \x01(\t\x12\x10\n\x08passages\x18\x13 \x01(\x05\x12\x11\n\tbudget_ms\x18\x14 \x01(\x05\x12\x18\n\x10\x65xplain_document\x18\x15 \x01(\tB\x07\n\x05queryB\x0c\n\n_min_score\"\x87\x02\n\x03Hit\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\r\n\x05\x63hunk\x18\x04 \x01(\x05\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x13\n\x0b\x66ields_json\x18\x06 \x01(\x0c\x12/\n\x07indexes\x18\x07 \x03(\x0b\x32\x1e.driftline.v1.Hit.IndexesEntry\x12\'\n\x08passages\x18\x08 \x03(\x0b\x32\x15.driftline.v1.Passage\x1aH\n\x0cIndexesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.driftline.v1.IndexPlace:\x02\x38\x01\")\n\nIndexPlace\x12\r\n\x05score\x18\x01 \x01(\x01\x12\x0c\n\x04rank\x18\x02 \x01(\x05\"D\n\x07Passage\x12\r\n\x05index\x18\x01 \x01(\t\x12\r\n\x05\x63hunk\x18\x02 \x01(\x05\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x0c\n\x04text\x18\x04 \x01(\t\"\xac\x02\n\x0eSearchResponse\x12\x1f\n\x04hits\x18\x01 \x03(\x0b\x32\x11.driftline.v1.Hit\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\x12\x0f\n\x07took_ms\x18\x03 \x01(\x01\x12\x0e\n\x06\x63\x61\x63hed\x18\x04 \x01(\x08\x12\x14\n\x0c\x65xplain_json\x18\x05 \x01(\t\x12,\n\x07problem\x18\x06 \x01(\x0b\x32\x1b.driftline.v1.SearchProblem\x12\x12\n\nscore_kind\x18\x07 \x01(\t\x12;\n\x08left_out\x18\x08 \x03(\x0b\x32).driftline.v1.SearchResponse.LeftOutEntry\x1a.\n\x0cLeftOutEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"L\n\rSearchProblem\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\x05\"C\n\x12\x42\x61tchSearchRequest\x12-\n\x08searches\x18\x01 \x03(\x0b\x32\x1b.driftline.v1.SearchRequest\"D\n\x13\x42\x61tchSearchResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.driftline.v1.SearchResponse\"D\n\x12GetDocumentRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\"W\n\x13GetDocumentResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x13\n\x0b\x66ields_json\x18\x03 \x01(\x0c\x12\x0e\n\x06\x63hunks\x18\x04 \x01(\x05\x32\xfc\x01\n\rSearchService\x12\x43\n\x06Search\x12\x1b.driftline.v1.SearchRequest\x1a\x1c.driftline.v1.SearchResponse\x12R\n\x0b\x42\x61tchSearch\x12 .driftline.v1.BatchSearchRequest\x1a!.driftline.v1.BatchSearchResponse\x12R\n\x0bGetDocument\x12 .driftline.v1.GetDocumentRequest\x1a!.driftline.v1.GetDocumentResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,30 +39,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VECTORINPUT']._serialized_end=92
   _globals['_DOCUMENTINPUT']._serialized_start=94
   _globals['_DOCUMENTINPUT']._serialized_end=121
-  _globals['_SEARCHREQUEST']._serialized_start=124
-  _globals['_SEARCHREQUEST']._serialized_end=616
-  _globals['_HIT']._serialized_start=619
-  _globals['_HIT']._serialized_end=882
-  _globals['_HIT_INDEXESENTRY']._serialized_start=810
-  _globals['_HIT_INDEXESENTRY']._serialized_end=882
-  _globals['_INDEXPLACE']._serialized_start=884
-  _globals['_INDEXPLACE']._serialized_end=925
-  _globals['_PASSAGE']._serialized_start=927
-  _globals['_PASSAGE']._serialized_end=995
-  _globals['_SEARCHRESPONSE']._serialized_start=998
-  _globals['_SEARCHRESPONSE']._serialized_end=1298
-  _globals['_SEARCHRESPONSE_LEFTOUTENTRY']._serialized_start=1252
-  _globals['_SEARCHRESPONSE_LEFTOUTENTRY']._serialized_end=1298
-  _globals['_SEARCHPROBLEM']._serialized_start=1300
-  _globals['_SEARCHPROBLEM']._serialized_end=1376
-  _globals['_BATCHSEARCHREQUEST']._serialized_start=1378
-  _globals['_BATCHSEARCHREQUEST']._serialized_end=1445
-  _globals['_BATCHSEARCHRESPONSE']._serialized_start=1447
-  _globals['_BATCHSEARCHRESPONSE']._serialized_end=1515
-  _globals['_GETDOCUMENTREQUEST']._serialized_start=1517
-  _globals['_GETDOCUMENTREQUEST']._serialized_end=1585
-  _globals['_GETDOCUMENTRESPONSE']._serialized_start=1587
-  _globals['_GETDOCUMENTRESPONSE']._serialized_end=1674
-  _globals['_SEARCHSERVICE']._serialized_start=1677
-  _globals['_SEARCHSERVICE']._serialized_end=1929
+  _globals['_QUERYTERM']._serialized_start=124
+  _globals['_QUERYTERM']._serialized_end=269
+  _globals['_COMPOSEDINPUT']._serialized_start=271
+  _globals['_COMPOSEDINPUT']._serialized_end=326
+  _globals['_SEARCHREQUEST']._serialized_start=329
+  _globals['_SEARCHREQUEST']._serialized_end=870
+  _globals['_HIT']._serialized_start=873
+  _globals['_HIT']._serialized_end=1136
+  _globals['_HIT_INDEXESENTRY']._serialized_start=1064
+  _globals['_HIT_INDEXESENTRY']._serialized_end=1136
+  _globals['_INDEXPLACE']._serialized_start=1138
+  _globals['_INDEXPLACE']._serialized_end=1179
+  _globals['_PASSAGE']._serialized_start=1181
+  _globals['_PASSAGE']._serialized_end=1249
+  _globals['_SEARCHRESPONSE']._serialized_start=1252
+  _globals['_SEARCHRESPONSE']._serialized_end=1552
+  _globals['_SEARCHRESPONSE_LEFTOUTENTRY']._serialized_start=1506
+  _globals['_SEARCHRESPONSE_LEFTOUTENTRY']._serialized_end=1552
+  _globals['_SEARCHPROBLEM']._serialized_start=1554
+  _globals['_SEARCHPROBLEM']._serialized_end=1630
+  _globals['_BATCHSEARCHREQUEST']._serialized_start=1632
+  _globals['_BATCHSEARCHREQUEST']._serialized_end=1699
+  _globals['_BATCHSEARCHRESPONSE']._serialized_start=1701
+  _globals['_BATCHSEARCHRESPONSE']._serialized_end=1769
+  _globals['_GETDOCUMENTREQUEST']._serialized_start=1771
+  _globals['_GETDOCUMENTREQUEST']._serialized_end=1839
+  _globals['_GETDOCUMENTRESPONSE']._serialized_start=1841
+  _globals['_GETDOCUMENTRESPONSE']._serialized_end=1928
+  _globals['_SEARCHSERVICE']._serialized_start=1931
+  _globals['_SEARCHSERVICE']._serialized_end=2183
 # @@protoc_insertion_point(module_scope)

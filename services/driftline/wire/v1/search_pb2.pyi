@@ -20,13 +20,32 @@ class DocumentInput(_message.Message):
     id: str
     def __init__(self, id: _Optional[str] = ...) -> None: ...
 
+class QueryTerm(_message.Message):
+    __slots__ = ("text", "vector", "document", "weight")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    vector: VectorInput
+    document: DocumentInput
+    weight: float
+    def __init__(self, text: _Optional[str] = ..., vector: _Optional[_Union[VectorInput, _Mapping]] = ..., document: _Optional[_Union[DocumentInput, _Mapping]] = ..., weight: _Optional[float] = ...) -> None: ...
+
+class ComposedInput(_message.Message):
+    __slots__ = ("terms",)
+    TERMS_FIELD_NUMBER: _ClassVar[int]
+    terms: _containers.RepeatedCompositeFieldContainer[QueryTerm]
+    def __init__(self, terms: _Optional[_Iterable[_Union[QueryTerm, _Mapping]]] = ...) -> None: ...
+
 class SearchRequest(_message.Message):
-    __slots__ = ("collection", "tenant", "text", "vector", "document", "limit", "offset", "filter_json", "output_fields", "min_score", "after", "timeout_seconds", "explain", "vector_name", "cursor", "rerank", "profile", "plan_json", "passages", "budget_ms", "explain_document")
+    __slots__ = ("collection", "tenant", "text", "vector", "document", "composed", "limit", "offset", "filter_json", "output_fields", "min_score", "after", "timeout_seconds", "explain", "vector_name", "cursor", "rerank", "profile", "plan_json", "passages", "budget_ms", "explain_document")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    COMPOSED_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     FILTER_JSON_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +67,7 @@ class SearchRequest(_message.Message):
     text: str
     vector: VectorInput
     document: DocumentInput
+    composed: ComposedInput
     limit: int
     offset: int
     filter_json: str
@@ -64,7 +84,7 @@ class SearchRequest(_message.Message):
     passages: int
     budget_ms: int
     explain_document: str
-    def __init__(self, collection: _Optional[str] = ..., tenant: _Optional[str] = ..., text: _Optional[str] = ..., vector: _Optional[_Union[VectorInput, _Mapping]] = ..., document: _Optional[_Union[DocumentInput, _Mapping]] = ..., limit: _Optional[int] = ..., offset: _Optional[int] = ..., filter_json: _Optional[str] = ..., output_fields: _Optional[_Iterable[str]] = ..., min_score: _Optional[float] = ..., after: _Optional[str] = ..., timeout_seconds: _Optional[float] = ..., explain: _Optional[bool] = ..., vector_name: _Optional[str] = ..., cursor: _Optional[str] = ..., rerank: _Optional[int] = ..., profile: _Optional[str] = ..., plan_json: _Optional[str] = ..., passages: _Optional[int] = ..., budget_ms: _Optional[int] = ..., explain_document: _Optional[str] = ...) -> None: ...
+    def __init__(self, collection: _Optional[str] = ..., tenant: _Optional[str] = ..., text: _Optional[str] = ..., vector: _Optional[_Union[VectorInput, _Mapping]] = ..., document: _Optional[_Union[DocumentInput, _Mapping]] = ..., composed: _Optional[_Union[ComposedInput, _Mapping]] = ..., limit: _Optional[int] = ..., offset: _Optional[int] = ..., filter_json: _Optional[str] = ..., output_fields: _Optional[_Iterable[str]] = ..., min_score: _Optional[float] = ..., after: _Optional[str] = ..., timeout_seconds: _Optional[float] = ..., explain: _Optional[bool] = ..., vector_name: _Optional[str] = ..., cursor: _Optional[str] = ..., rerank: _Optional[int] = ..., profile: _Optional[str] = ..., plan_json: _Optional[str] = ..., passages: _Optional[int] = ..., budget_ms: _Optional[int] = ..., explain_document: _Optional[str] = ...) -> None: ...
 
 class Hit(_message.Message):
     __slots__ = ("id", "score", "version", "chunk", "text", "fields_json", "indexes", "passages")
