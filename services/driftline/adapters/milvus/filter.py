@@ -61,7 +61,7 @@ def expression(filter_: Filter, negated: bool = False) -> str:
             found = f'(json_contains_any(attributes["{field}"], [{literal(value)}]))'
         case _ as never:
             assert_never(never)
-    return f'(exists attributes["{field}"] and {found})' if negated else found
+    return f'((exists attributes["{field}"]) and {found})' if negated else found
 
 
 def _joined(operator: str, terms: Sequence[str]) -> str:

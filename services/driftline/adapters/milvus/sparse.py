@@ -105,11 +105,6 @@ def has_sparse_vectors(client: Any, prefix: str, limit: Mapping[str, float]) -> 
     add_sparse_index(index)
     try:
         client.create_collection(name, schema=schema, **limit)
-    except MilvusException as error:
-        if meaning_of(error)[0] in (Meaning.REFUSED, Meaning.UNTOLD):
-            return False
-        raise
-    try:
         client.create_index(name, index, **limit)
         client.load_collection(name, **limit)
         rows = [{"pk": "low", "vector": {7: 1.0, MAX_TERM: 0.5}}, {"pk": "high", "vector": {7: 3.0}}]
@@ -118,5 +113,11 @@ def has_sparse_vectors(client: Any, prefix: str, limit: Mapping[str, float]) -> 
             name, data=[{7: 1.0, MAX_TERM: 2.0}], anns_field="vector", limit=3, consistency_level="Strong", **limit
         )
         return [(hit["pk"], round(hit["distance"], 3)) for hit in found] == [("high", 3.0), ("low", 2.0)]
+    except MilvusException as error:
+        # 2.3.5 makes the collection and refuses its index.
+        if meaning_of(error)[0] in (Meaning.REFUSED, Meaning.UNTOLD):
+            return False
+        raise
     finally:
-        client.drop_collection(name, **limit)
+        if client.has_collection(name, **limit):
+            client.drop_collection(name, **limit)
