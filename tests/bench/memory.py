@@ -17,16 +17,11 @@ from driftline.local.stack import Stack
 
 Samples = Sequence[tuple[float, float]]  # (seconds since the beginning, MB)
 RESAMPLES = 1_000
-# What is before is warm-up.
-WARM_UP = 1 / 3
-# After it, for a trend.
-LEAST_MINUTES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """MB at the start, at the end and at most; MB per hour after the warm-up, with its 95 % interval, by what was held
-    at least in each minute."""
+    """MB at the start, at the end and at most; MB per hour of the second half, with its 95 % interval."""
 
     start: float
     end: float
@@ -90,37 +85,24 @@ def megabytes(processes: Sequence[psutil.Process]) -> float:
 
 
 def growth(samples: Samples, seed: int = 0) -> Growth:
-    """The trend after the warm-up, by least squares; needs at least four minutes there.
+    """The trend of the second half, by least squares; needs at least four samples.
 
-    It is that of the least of each minute: a batch under way comes and goes, a leak raises what is always held. Memory
-    moves in steps (a garbage collection, an arena, a segment), so neighbouring residuals are alike and the usual
-    standard error would be far too small. The interval is a bootstrap of the residuals in blocks of a fifth of it: of
-    15 minutes it holds the truth in 87 of 100 cases for white noise, and in 75 for steps of three minutes.
+    Memory moves in steps (a garbage collection, an arena, a segment), so neighbouring residuals are alike and the usual
+    standard error would be far too small. The interval is a bootstrap of the residuals in blocks of an eighth of it.
     """
-    held = np.array([megabytes for _, megabytes in samples])
-    warm = samples[0][0] + WARM_UP * (samples[-1][0] - samples[0][0])
-    hours, values = np.array(_least_of_minutes([s for s in samples if s[0] >= warm])).T
-    hours = hours / 3600
+    at, held = np.array(samples).T
+    second = at >= (at[0] + at[-1]) / 2
+    hours, values = at[second] / 3600, held[second]
     centred = hours - hours.mean()
     weights = centred / (centred @ centred)
     slope = float(weights @ values)
-    # A line through so few points leaves less than the noise.
-    residuals = (values - values.mean() - slope * centred) * np.sqrt(len(values) / (len(values) - 2))
-    size = -(-len(values) // 5)
+    residuals = values - values.mean() - slope * centred
+    size = max(1, len(values) // 8)
     starts = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, -(-len(values) // size)))
     index = (starts[:, :, None] + np.arange(size)) % len(values)
     resampled = residuals[index.reshape(RESAMPLES, -1)[:, : len(values)]]
     low, high = np.quantile(slope + resampled @ weights, [0.025, 0.975])
     return Growth(float(held[0]), float(held[-1]), float(held.max()), slope, float(low), float(high))
-
-
-def _least_of_minutes(samples: Samples) -> list[tuple[float, float]]:
-    least: dict[int, tuple[float, float]] = {}
-    for at, held in samples:
-        minute = int(at // 60)
-        if minute not in least or held < least[minute][1]:
-            least[minute] = (at, held)
-    return list(least.values())
 
 
 def table(found: Mapping[str, Growth]) -> str:

@@ -37,14 +37,11 @@ def test_a_warm_up_is_no_growth() -> None:
 
 
 def test_neighbours_that_are_alike_widen_the_interval() -> None:
-    """The same minutes in another order tell more: a slow wave looks like a slope, white noise does not."""
-    wider = []
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        noise = np.repeat(rng.normal(0, 1, 10), 36)
-        wave, white = growth(samples(noise)), growth(samples(rng.permutation(noise.reshape(30, 12)).ravel()))
-        wider.append((wave.high - wave.low) / (white.high - white.low))
-    assert np.mean(wider) > 1.1
+    """The same residuals in another order tell more: a slow wave looks like a slope, white noise does not."""
+    rng = np.random.default_rng(2)
+    noise = np.repeat(rng.normal(0, 1, 36), 10)
+    wave, white = growth(samples(noise)), growth(samples(rng.permutation(noise)))
+    assert wave.high - wave.low > 1.5 * (white.high - white.low)
 
 
 def test_an_event_is_settled_whichever_is_read_first() -> None:
