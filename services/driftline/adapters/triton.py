@@ -18,7 +18,7 @@ import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from driftline.adapters.triton_servers import SPREAD, on_every_server
+from driftline.adapters.triton_servers import CHANNEL, on_every_server
 from driftline.core import metrics
 from driftline.core.errors import InvalidRecord, NotLoaded, PartlyUnavailable, SpaceMismatch, Unavailable
 from driftline.core.ports import EmbedAnswer
@@ -66,7 +66,7 @@ class TritonEmbedder:
     def __init__(self, settings: TritonSettings) -> None:
         self._timeout = settings.timeout_seconds
         self._url = settings.url
-        self._client = triton.InferenceServerClient(settings.url, channel_args=SPREAD)
+        self._client = triton.InferenceServerClient(settings.url, channel_args=CHANNEL)
         self._pool = ThreadPoolExecutor(settings.max_in_flight, thread_name_prefix="triton")
         self._lock = threading.Lock()
         self._spaces: dict[str, tuple[float, Space]] = {}
