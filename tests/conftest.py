@@ -92,18 +92,24 @@ def listens(port: int) -> bool:
         return tried.connect_ex(("127.0.0.1", port)) == 0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def milvus_lite_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusSettings]:
-    """Milvus Lite, for what Milvus has from 2.4 on, such as sparse vectors: no newer server comes from packages."""
+    """Milvus Lite, for what Milvus has from 2.4 on, such as sparse vectors: no newer server comes from packages.
+
+    One for each file: it closes a connection that sends nothing but keep-alive pings ("too many pings"), as one does
+    while the other stores are tested.
+    """
     port = free_port()
     folder = tmp_path_factory.mktemp("milvus-lite")
     command = [str(Path(sys.executable).parent / "milvus-lite"), "server", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--data-dir", str(folder / "data")]
     process = start("milvus-lite", command, folder / "milvus-lite.log", {"milvus": port}, {}, folder)
     settings = MilvusSettings(uri=f"http://127.0.0.1:{port}", prefix="contract_", timeout_seconds=20)
-    until(lambda: listens(port), 60)
-    yield settings
-    stop([process], 10)
+    try:
+        until(lambda: listens(port), 60)
+        yield settings
+    finally:
+        stop([process], 10)
 
 
 @pytest.fixture(scope="session")

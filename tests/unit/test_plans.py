@@ -73,8 +73,8 @@ def test_where_a_document_stands_is_told_whether_it_was_found_or_not(p: Hybrid) 
     hit = next(hit for hit in p.answer(text="blue shoes").page.hits if hit.id == "b")
     assert first["indexes"]["words"]["score"] == pytest.approx(hit.indexes["words"]["score"])
     # Held by the index of words, and not found by them.
-    assert of("a")["indexes"]["words"] | {"score": 0} == {
-        "ranked": 1, "rank": None, "held": True, "score": 0, "chunk": 0,
+    assert of("a")["indexes"]["words"] == {
+        "ranked": 1, "rank": None, "held": True, "score": 0.0, "chunk": 0,
         "version": hit.version - 1, "generation": 2,
     }  # fmt: skip
     missing = of("c")["indexes"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +14,6 @@ from driftline.core import codec
 from driftline.core.control import ControlWriter, collection_record
 from driftline.core.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from driftline.core.records import Carry, Leg, Priority, document_key
-from driftline.core.store import StoredDocument, StoreTarget
 from driftline.core.topics import BACKFILL, CHANGES, DEAD_LETTERS, QUERIES
 from driftline.core.vectors import Matrix
 from driftline.encode.stage import decode as decode_change
@@ -24,7 +22,6 @@ from driftline.query.log import QueryLog
 from driftline.upgrade.demand import most_wanted
 from driftline.upgrade.models import Models
 from driftline.upgrade.report import page
-from driftline.upgrade.sample import fetch, pseudo_query
 from driftline.upgrade.state import ShadowQuery, UpgradeState, read_state, route, wanted
 from driftline.upgrade.view import UpgradeView, view_of
 from tests.build import a_change, a_collection, publish_change
@@ -214,21 +211,6 @@ def test_a_collection_too_small_to_fit_on_is_served_by_the_old_generation_until_
         world.close()
 
 
-def test_documents_that_one_read_misses_are_asked_for_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A document is not there between a delete and the write after it, where both come several times a second."""
-    target, seen = world.now.target(world.now.primary.generation(1), world.old.space), set[str]()
-    read = world.store.fetch
-
-    def first_in_vain(target: StoreTarget, keys: Sequence[str], with_vectors: bool) -> list[StoredDocument]:
-        known = [key for key in keys if key in seen]
-        seen.update(keys)
-        return read(target, known, with_vectors)
-
-    monkeypatch.setattr(world.store, "fetch", first_in_vain)
-    keys = [document_key("", title) for title in TITLES]
-    assert [document.key for document in fetch(world.store, target, [*keys, "no such key"])] == keys
-
-
 def test_a_worse_model_is_noticed_and_the_status_quo_is_served(world: World) -> None:
     """The new encoder gives every text the same vector: no search by it can find anything."""
     world.new._one = lambda text: world.old._one("same").repeat(2)[:64]  # type: ignore[method-assign]
@@ -382,16 +364,6 @@ def test_what_a_state_demands_is_stable() -> None:
     for phase in ("complete", "finished", "rolled_back"):
         ended = wanted(state.into(phase, 1), once)  # type: ignore[arg-type]
         assert wanted(state.into(phase, 1), ended) == ended  # type: ignore[arg-type]
-
-
-def test_pseudo_queries_are_words_of_their_text() -> None:
-    rng = random.Random(1)
-    text = " ".join(f"w{i}" for i in range(100))
-    for _ in range(100):
-        words = pseudo_query(text, rng).split()
-        assert 2 <= len(words) <= 12
-        assert set(words) <= set(text.split())
-    assert pseudo_query("one", rng) == "one"
 
 
 def test_what_is_searched_for_is_re_embedded_first() -> None:

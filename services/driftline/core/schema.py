@@ -28,17 +28,18 @@ def validated(kind: type[_M], raw: Any, code: str, where: str = "") -> _M:
     unknown = next((key for key in raw if key not in kind.model_fields), None)
     if unknown is not None and kind.model_config.get("extra") == "forbid":
         expected = ", ".join(kind.model_fields)
-        raise InvalidRequest(code, f"expected only {expected}", _place(where, unknown))
+        raise InvalidRequest(code, f"expected only {expected}", place(where, unknown))
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
         detail = problem["msg"].removeprefix("Value error, ")
-        raise InvalidRequest(code, detail, _place(where, *problem["loc"]) or "body") from error
+        raise InvalidRequest(code, detail, place(where, *problem["loc"]) or "body") from error
 
 
-def _place(where: str, *parts: str | int) -> str:
-    place = where
+def place(where: str, *parts: str | int) -> str:
+    """Such as `query[0].weight`."""
+    named = where
     for part in parts:
-        place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else part
-    return place[:_PLACE]
+        named += f"[{part}]" if isinstance(part, int) else f".{part}" if named else part
+    return named[:_PLACE]

@@ -120,9 +120,9 @@ def _spare_the_collector() -> None:
 def return_freed_memory() -> None:
     """Have glibc give large blocks back to the system when they are freed.
 
-    It raises the size from which a block is mapped on its own to that of the largest one freed so far: later ones come
-    from the heap and stay with the process. In 30 minutes at 850 events a second ingest and query, which hold the last
-    100,000 receipts in a table that is made anew every five minutes, went up by 11 MB at a time.
+    It raises the size from which a block is mapped on its own to that of the largest one freed so far, up to 32 MB:
+    later ones come from the heap, and stay with the process while anything lies behind them. Tables that are made anew
+    now and then, as of the last 100,000 receipts in ingest and query, are such blocks.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none, and nothing to mend
     if mallopt is not None:

@@ -41,10 +41,8 @@ def standing(
 
 def _in_one(answer: Answer, name: str, key: str, held: Standing | None) -> dict[str, Any]:
     ranked = answer.found[name].hits
-    told: dict[str, Any] = {"ranked": len(ranked), "rank": None, "held": held is not None}
-    for rank, hit in enumerate(ranked, 1):
-        if hit.key == key:
-            told["rank"] = rank
+    rank = next((rank for rank, hit in enumerate(ranked, 1) if hit.key == key), None)
+    told: dict[str, Any] = {"ranked": len(ranked), "rank": rank, "held": held is not None}
     if held is not None:
         told |= {"score": held.score, "chunk": held.chunk, "version": held.version, "generation": held.generation}
     return told

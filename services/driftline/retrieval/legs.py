@@ -91,20 +91,17 @@ class Legs:
         """The legs, each with its own vector of the query; with `to_rerank`, one that finds what the newest model will
         rank. Raises Unavailable, and InvalidRequest for a text that an encoder refuses."""
         ready = self._with_spaces(index, legs)
-        if not isinstance(query, Sum):
-            vectors = self._vectors(index, ready, query)
-            return [
-                AskedLeg(leg, target, space, _carried(leg, space, compensation, vectors, to_rerank), compensation)
-                for leg, target, space, compensation in ready
-            ]
-        weights = [weight for _, weight in query.terms]
-        terms = [self._vectors(index, ready, term) for term, _ in query.terms]
+        parts = [part for part, _ in query.terms] if isinstance(query, Sum) else [query]
+        known = [self._vectors(index, ready, part) for part in parts]
         asked = []
         for leg, target, space, compensation in ready:
             # Each is carried by itself: a mixture of the old model's vector and a mapped one is not linear.
-            parts = [_carried(leg, space, compensation, term, to_rerank) for term in terms]
-            of_unit_length = space.normalized or target.metric == "cosine"
-            asked.append(AskedLeg(leg, target, space, weighted_sum(parts, weights, of_unit_length), compensation))
+            carried = [_carried(leg, space, compensation, vectors, to_rerank) for vectors in known]
+            vector = carried[0]
+            if isinstance(query, Sum):
+                of_unit_length = space.normalized or target.metric == "cosine"
+                vector = weighted_sum(carried, [weight for _, weight in query.terms], of_unit_length)
+            asked.append(AskedLeg(leg, target, space, vector, compensation))
         return asked
 
     def _vectors(self, index: CollectionIndex, ready: Sequence[_Ready], query: Text | Vector) -> Mapping[str, Vectors]:

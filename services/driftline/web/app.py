@@ -26,6 +26,7 @@ from driftline.core import jsons, metrics
 from driftline.core.errors import DriftlineError, InvalidRequest, Overloaded
 from driftline.core.health import Health, metrics_text
 from driftline.core.logs import TRACE_HEADER
+from driftline.core.schema import place
 from driftline.core.settings import HttpSettings
 from driftline.core.tracing import span
 from driftline.web import openapi
@@ -174,8 +175,7 @@ def _add_problems(app: FastAPI) -> None:
     async def on_invalid(request: Request, error: RequestValidationError) -> Response:
         del request
         first = error.errors()[0]
-        where = ".".join(str(p) for p in first["loc"][1:])
-        return problem_response(problem(422, "invalid_parameter", first["msg"], where))
+        return problem_response(problem(422, "invalid_parameter", first["msg"], place("", *first["loc"][1:])))
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> Response:

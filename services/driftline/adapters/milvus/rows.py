@@ -56,12 +56,12 @@ def writes_of(documents: Sequence[StoredDocument], native: bool) -> Iterator[lis
     """The rows of documents, in order, cut into what one request may hold."""
     rows: list[dict[str, Any]] = []
     size = 0
+    width = 8 if native else 4  # a term with its weight, or a number
     for document in documents:
         # Attributes go with every row; they are the small part of `fields`.
         fixed = len(document.fields_json) + 1_000
         for row in rows_of(document, native):
-            # A term and its weight are 8 bytes, a number of a dense vector 4.
-            bytes_ = fixed + 4 * len(row["text"]) + 8 * len(row["vector"]) + len(row.get("weights", ""))
+            bytes_ = fixed + 4 * len(row["text"]) + width * len(row["vector"]) + len(row.get("weights", ""))
             if rows and (len(rows) >= _ROWS_PER_WRITE or size + bytes_ > _BYTES_PER_WRITE):
                 yield rows
                 rows, size = [], 0
